@@ -123,11 +123,11 @@ pub(crate) trait NodeApi: NodeFiles {
     /// answers.
     fn ask_tag(&self, id: ContainerId) -> impl Future<Output = Result<(), Refusal>> + Send;
 
-    /// Last generations of a container. `None`: it is gone.
+    /// Last generations of a container.
     fn chronicle(
         &self,
         id: ContainerId,
-    ) -> impl Future<Output = Result<Option<ChronicleView>, Refusal>> + Send;
+    ) -> impl Future<Output = Result<ChronicleView, Refusal>> + Send;
 
     /// The generation that a request goes back to, or the answer to it if it came before.
     fn rollback_target(

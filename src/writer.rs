@@ -1,6 +1,7 @@
 //! Access to the store for async code: each change on a thread of its own, to its end even if the
 //! caller goes away; and the copies beside the store, brought up to date soon after.
 
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use state::event::EventKind;
 use state::history::StoredHistory;
 use state::id::ContainerId;
 use state::store::{Store, StoreError};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -31,6 +32,11 @@ const OPEN_EVERY: Duration = Duration::from_secs(1);
 /// Time within which the store answers such a visit. A write takes milliseconds; where a disk lets a
 /// thread hang, the kernel itself speaks of it after two minutes.
 const SILENCE_MAX: Duration = Duration::from_mins(3);
+
+/// Threads that read the store's files at once: where a disk does not answer they hang, and no more.
+static READERS: Semaphore = Semaphore::const_new(4);
+/// Wait for such a read.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The thread on which the store blocks.
 #[derive(Clone, Debug)]
@@ -113,12 +119,22 @@ impl Writer {
     /// Reads what only the store's files hold.
     ///
     /// # Errors
-    /// No thread is left to read on.
+    /// The store does not answer.
     pub async fn read<T: Send + 'static>(
         &self,
         read: impl FnOnce(&Store) -> T + Send + 'static,
     ) -> std::io::Result<T> {
-        self.run(read).await
+        let reading = async {
+            let place = READERS.acquire().await.map_err(std::io::Error::other)?;
+            // Held as long as the thread is, and not only while somebody waits for it.
+            let held = move |store: &Store| {
+                let _place = place;
+                read(store)
+            };
+            self.run(held).await
+        };
+        let answer = tokio::time::timeout(READ_TIMEOUT, reading).await;
+        answer.unwrap_or_else(|_| Err(ErrorKind::TimedOut.into()))
     }
 
     /// Saves a container's history over a restart of the agent, without a sync: it may be lost. `newest`

@@ -14,7 +14,7 @@ use state::desired::chronicle::{Chapter, ChapterEnd, MemberChange};
 use state::store::{Idempotent, RollbackRequest};
 
 use super::access::Access;
-use super::containers::{awaited, find_managed, gone, replay, wait_for_one};
+use super::containers::{awaited, find_managed, replay, wait_for_one};
 use super::error::Problem;
 use super::idempotency::{self, fingerprint};
 use super::query::{Named, Parameters, RawQuery};
@@ -29,7 +29,7 @@ pub(super) async fn history<N: NodeApi>(
 ) -> Result<Json<Value>, Problem> {
     Parameters::of(query, &[])?;
     let id = find_managed(&*node, &access, &name, Naming::Loose)?;
-    let view = node.chronicle(id).await?.ok_or_else(|| gone(id))?;
+    let view = node.chronicle(id).await?;
     let record = &view.container.record;
     let mut chapters = view.chapters;
     // It was made by an older version, or where the disk had no room to note it.
@@ -57,13 +57,16 @@ pub(super) async fn history<N: NodeApi>(
 
 fn shown(chapter: &Chapter, container: &ManagedView) -> Value {
     let at = |ms: u64| wire::time(SystemTime::UNIX_EPOCH + Duration::from_millis(ms));
-    let mut shown = json!({"generation": chapter.generation, "present": chapter.end.is_none()});
+    let is_present = chapter.generation == container.record.generation;
+    let mut shown = json!({"generation": chapter.generation, "present": is_present});
     let outcome = match chapter.end.as_deref() {
+        _ if is_present => of_present(container, &mut shown),
         Some(end) => {
             of_past(end, &mut shown);
             json!({"result": end.result.as_str(), "reason": end.reason, "message": end.message, "at": end.at_ms.map(at)})
         }
-        None => of_present(container, &mut shown),
+        // The disk had no room to note it.
+        None => Value::Null,
     };
     shown["by"] = json!(chapter.by);
     shown["at"] = json!(chapter.at_ms.map(at));

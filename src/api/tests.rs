@@ -217,9 +217,9 @@ impl NodeApi for Fake {
         self.execs.begin(id, order, is_local)
     }
 
-    async fn chronicle(&self, id: ContainerId) -> Result<Option<ChronicleView>, Refusal> {
+    async fn chronicle(&self, id: ContainerId) -> Result<ChronicleView, Refusal> {
         self.refused()?;
-        Ok(self.container(id).map(chronicle::told))
+        Ok(chronicle::told(self.container(id).unwrap()))
     }
 
     async fn rollback_target(

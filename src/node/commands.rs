@@ -172,7 +172,7 @@ impl NodeApi for AgentNode {
         .await
     }
 
-    async fn chronicle(&self, id: ContainerId) -> Result<Option<ChronicleView>, Refusal> {
+    async fn chronicle(&self, id: ContainerId) -> Result<ChronicleView, Refusal> {
         self.chronicle(id).await
     }
 

@@ -35,16 +35,16 @@ impl AgentNode {
     }
 
     /// Last generations of a container.
-    pub(super) async fn chronicle(
-        &self,
-        id: ContainerId,
-    ) -> Result<Option<ChronicleView>, Refusal> {
+    pub(super) async fn chronicle(&self, id: ContainerId) -> Result<ChronicleView, Refusal> {
         let chapters = self.writer.read(move |store| store.chronicle(id)).await;
-        let chapters = chapters.map_err(|error| Refusal::Unavailable(error.to_string()))?;
-        Ok(self.container(id).map(|container| ChronicleView {
+        let chapters = chapters.map_err(|error| unanswered(&error))?;
+        let chapters = chapters.map_err(refusal)?;
+        let gone = || Refusal::NotFound(format!("container {id} was removed"));
+        let container = self.container(id).ok_or_else(gone)?;
+        Ok(ChronicleView {
             container,
             chapters,
-        }))
+        })
     }
 
     /// The generation that a request goes back to, of which the image is there.
@@ -57,7 +57,7 @@ impl AgentNode {
             .writer
             .read(move |store| store.rollback_target(&request))
             .await;
-        let target = target.map_err(|error| Refusal::Unavailable(error.to_string()))?;
+        let target = target.map_err(|error| unanswered(&error))?;
         let target = match target.map_err(refusal)? {
             Idempotent::Now(target) => target,
             before @ Idempotent::Before(_) => return Ok(before),
@@ -121,4 +121,10 @@ impl AgentNode {
             Idempotent::Before(answer) => Idempotent::Before(answer),
         })
     }
+}
+
+fn unanswered(error: &std::io::Error) -> Refusal {
+    Refusal::Unavailable(format!(
+        "the store below state.dir does not answer ({error}); ask again"
+    ))
 }

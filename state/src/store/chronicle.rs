@@ -2,9 +2,11 @@
 //! state, which is whole without them.
 
 use std::collections::BTreeSet;
+use std::io::Error;
 
 use super::disk::{ChapterChange, Disk};
-use super::{ChangeCall, Store, lock};
+use super::files::StoreFiles;
+use super::{ChangeCall, Store, StoreError, lock};
 use crate::blobs::BlobTag;
 use crate::chronicle::{GENERATIONS_MAX, begun, ended, past};
 use crate::desired::Record;
@@ -16,14 +18,14 @@ use crate::id::ContainerId;
 impl Store {
     /// Chapters of a container, the newest first: the present generation, and those before it. One that
     /// was never noted is missing, as those of an older version of the agent.
-    #[must_use]
-    pub fn chronicle(&self, id: ContainerId) -> Vec<Chapter> {
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Disk`].
+    pub fn chronicle(&self, id: ContainerId) -> Result<Vec<Chapter>, StoreError> {
         let files = lock(&self.files);
         let desired = self.desired();
-        let (Some(disk), Some(record)) = (files.disk(), desired.get(id)) else {
-            return Vec::new();
-        };
-        chapters_of(disk, record)
+        let record = desired.get(id).ok_or(StoreError::NotFound(id))?;
+        Ok(chapters_of(opened(&files)?, record))
     }
 
     /// The chapters that are written with a change.
@@ -89,6 +91,12 @@ impl Store {
             tracing::debug!(%error, "chronicles of removed containers left");
         }
     }
+}
+
+/// The files, if they are open.
+pub(super) fn opened(files: &StoreFiles) -> Result<&Disk, StoreError> {
+    let closed = || StoreError::Disk(Error::other("its files are not open now"));
+    files.disk().ok_or_else(closed)
 }
 
 /// The container that a change is about.

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::batch::Batch;
-use super::chronicle::chapters_of;
+use super::chronicle::{chapters_of, opened};
 use super::push::before as answered;
 use super::{Accepted, Idempotent, Store, StoreError, lock};
 use crate::chronicle::{is_same, last_good, past};
@@ -97,9 +97,10 @@ impl Store {
         {
             return Ok(former.clone());
         }
-        let files = lock(&self.files);
-        let chapters = files.disk().map(|disk| chapters_of(disk, present));
-        let chapters = chapters.unwrap_or_default();
+        let mut files = lock(&self.files);
+        // A write that failed has closed them.
+        self.open_files(&mut files).map_err(StoreError::Disk)?;
+        let chapters = chapters_of(opened(&files)?, present);
         let Some(wanted) = wanted else {
             let good = last_good(&chapters, present).and_then(past);
             let (_, record) = good.ok_or_else(|| StoreError::NothingBefore(name()))?;

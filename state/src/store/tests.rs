@@ -10,6 +10,7 @@ mod live;
 mod looks;
 mod owners;
 mod policed;
+mod rollback;
 mod room;
 mod ruled;
 mod sealed;

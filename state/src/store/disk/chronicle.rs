@@ -11,6 +11,7 @@ use crate::store::state_dir::StateDir;
 /// Room that the disk must have for a chapter to be written: what sled may rewrite for one, of nodes
 /// with 17 chapters of the largest size, fits in more than twice.
 const ROOM_BYTES: u64 = 8 << 20;
+const ROOM_INODES: u64 = 64;
 
 /// Chapter to be written, or (`None`) to be removed: container and generation.
 pub(in crate::store) type ChapterChange = (ContainerId, u64, Option<Chapter>);
@@ -86,5 +87,9 @@ impl Disk {
 
 fn has_room(dir: &StateDir) -> bool {
     let room = rustix::fs::statvfs(dir.path());
-    room.is_ok_and(|room| room.f_bavail.saturating_mul(room.f_frsize) >= ROOM_BYTES)
+    room.is_ok_and(|room| {
+        // Where a file system counts no inodes it has none in all.
+        let has_inodes = room.f_files == 0 || room.f_favail >= ROOM_INODES;
+        has_inodes && room.f_bavail.saturating_mul(room.f_frsize) >= ROOM_BYTES
+    })
 }

@@ -3,13 +3,9 @@
 use super::*;
 use crate::chronicle::GENERATIONS_MAX;
 use crate::desired::chronicle::{Chapter, ChapterResult};
-use crate::desired::update::UpdateStage;
 use crate::id::ContainerId;
-use crate::ownership::ChasSet;
 use crate::ownership::Order;
-use crate::ownership::answers::Keyed;
 use crate::seal::{NodeKey, Sealer};
-use crate::time::BootTime;
 
 /// Tells who calls.
 #[derive(Debug)]
@@ -26,7 +22,7 @@ impl ChangeWitness for Caller {
     }
 }
 
-fn with_key(path: &Path) -> Store {
+pub(super) fn with_key(path: &Path) -> Store {
     let store = open(path);
     let sealer = Sealer::new(&[1; 32]);
     store.set_key(NodeKey::Present(Arc::new(sealer))).unwrap();
@@ -34,12 +30,12 @@ fn with_key(path: &Path) -> Store {
     store
 }
 
-fn body(version: u64) -> Value {
+pub(super) fn body(version: u64) -> Value {
     json!({"name": "a", "image": "x", "args": [version.to_string()], "environment": {"V": "secret"}})
 }
 
 /// Deploys a version, whose image is there; `proven`: and which runs for long.
-fn run(store: &Store, body: &Value, proven: bool) -> Arc<Record> {
+pub(super) fn run(store: &Store, body: &Value, proven: bool) -> Arc<Record> {
     let record = deploy(store, body).unwrap().record;
     let digest = Some("sha256:1".to_owned());
     store
@@ -51,7 +47,7 @@ fn run(store: &Store, body: &Value, proven: bool) -> Arc<Record> {
     Arc::clone(store.desired().get(record.id).unwrap())
 }
 
-fn request(id: ContainerId, generation: Option<u64>) -> RollbackRequest {
+pub(super) fn request(id: ContainerId, generation: Option<u64>) -> RollbackRequest {
     RollbackRequest {
         id,
         generation,
@@ -60,7 +56,11 @@ fn request(id: ContainerId, generation: Option<u64>) -> RollbackRequest {
     }
 }
 
-fn back(store: &Store, id: ContainerId, generation: Option<u64>) -> Result<Accepted, StoreError> {
+pub(super) fn back(
+    store: &Store,
+    id: ContainerId,
+    generation: Option<u64>,
+) -> Result<Accepted, StoreError> {
     let request = request(id, generation);
     let Idempotent::Now(target) = store.rollback_target(&request)? else {
         panic!("it has no key");
@@ -71,7 +71,7 @@ fn back(store: &Store, id: ContainerId, generation: Option<u64>) -> Result<Accep
     }
 }
 
-fn numbers(chapters: &[Chapter]) -> Vec<u64> {
+pub(super) fn numbers(chapters: &[Chapter]) -> Vec<u64> {
     chapters.iter().map(|chapter| chapter.generation).collect()
 }
 
@@ -83,7 +83,7 @@ fn the_last_ten_generations_are_told_over_restarts_with_who_and_what() {
     for version in 2..=12 {
         run(&store, &body(version), false);
     }
-    let told = store.chronicle(id);
+    let told = store.chronicle(id).unwrap();
     assert_eq!(numbers(&told), (3..=12).rev().collect::<Vec<_>>());
     assert_eq!(told.len(), GENERATIONS_MAX);
     let (present, before) = (&told[0], &told[1]);
@@ -95,7 +95,7 @@ fn the_last_ten_generations_are_told_over_restarts_with_who_and_what() {
     assert_eq!(end.result, ChapterResult::NotStarted);
     assert_eq!(end.image_digest.as_deref(), Some("sha256:1"));
     let store = open_again(store, directory.path());
-    assert_eq!(store.chronicle(id), told);
+    assert_eq!(store.chronicle(id).unwrap(), told);
     for file in walk(directory.path()) {
         let bytes = std::fs::read(&file).unwrap();
         let is_readable = bytes.windows(8).any(|part| part == b"\"secret\"");
@@ -125,9 +125,9 @@ fn a_removal_ends_the_chronicle_also_of_a_name_that_comes_back_at_once() {
     let id = run(&store, &body(1), true).id;
     run(&store, &body(2), true);
     store.order(id, Order::Remove).unwrap();
-    assert_eq!(numbers(&store.chronicle(id)), [2, 1]);
+    assert_eq!(numbers(&store.chronicle(id).unwrap()), [2, 1]);
     run(&store, &body(3), true);
-    assert_eq!(numbers(&store.chronicle(id)), [3]);
+    assert_eq!(numbers(&store.chronicle(id).unwrap()), [3]);
     assert!(matches!(
         back(&store, id, None),
         Err(StoreError::NothingBefore(_))
@@ -142,7 +142,7 @@ fn a_removal_ends_the_chronicle_also_of_a_name_that_comes_back_at_once() {
         Err(StoreError::Removing(_))
     ));
     store.forget(id).unwrap();
-    assert!(store.chronicle(id).is_empty());
+    assert!(matches!(store.chronicle(id), Err(StoreError::NotFound(_))));
     let files = lock(&store.files);
     assert!(files.disk().unwrap().chronicled(None).is_empty());
 }
@@ -161,9 +161,9 @@ fn an_older_store_has_no_chronicle_and_begins_one() {
             .write_chapters(&files.dir, &[chapter])
             .unwrap();
     }
-    assert!(store.chronicle(id).is_empty());
+    assert!(store.chronicle(id).unwrap().is_empty());
     run(&store, &body(2), false);
-    let told = store.chronicle(id);
+    let told = store.chronicle(id).unwrap();
     assert_eq!(numbers(&told), [2, 1]);
     assert_eq!(
         (&told[1].by, told[1].at_ms),
@@ -178,247 +178,86 @@ fn an_older_store_has_no_chronicle_and_begins_one() {
 }
 
 #[test]
-fn it_goes_back_to_the_last_good_one_which_needs_no_registry() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = with_key(directory.path());
-    let id = run(&store, &body(1), true).id;
-    let bad = run(&store, &body(2), false);
-    let accepted = back(&store, id, None).unwrap();
-    let record = &accepted.record;
-    assert!(accepted.changed);
-    assert_eq!(
-        (record.generation, &record.spec.args),
-        (3, &Some(vec!["1".to_owned()]))
-    );
-    assert_eq!(record.image_digest.as_deref(), Some("sha256:1"));
-    let given_up = record.rolled_back.as_ref().unwrap();
-    assert_eq!((given_up.generation, given_up.back_to), (2, Some(1)));
-    assert_eq!(given_up.spec_hash, bad.spec_hash);
-    let refused = deploy(&store, &body(2));
-    assert!(
-        matches!(refused, Err(StoreError::RolledBack(..))),
-        "{refused:?}"
-    );
-    assert!(!deploy(&store, &body(1)).unwrap().changed, "it is there");
-    let told = store.chronicle(id);
-    assert_eq!((told[0].generation, told[0].back_to), (3, Some(1)));
-    assert_eq!(
-        told[1].end.as_ref().unwrap().result,
-        ChapterResult::RolledBack
-    );
-    // Twice: the one that is back is no step further back.
-    assert!(matches!(
-        back(&store, id, None),
-        Err(StoreError::NothingBefore(_))
-    ));
-    assert!(
-        !back(&store, id, Some(1)).unwrap().changed,
-        "it is so already"
-    );
-    // What was given up can be asked for by its number.
-    let again = back(&store, id, Some(2)).unwrap().record;
-    assert_eq!(
-        (again.generation, &again.spec.args),
-        (4, &Some(vec!["2".to_owned()]))
-    );
-    assert!(again.rolled_back.as_ref().unwrap().earlier.is_empty());
-    let newer = deploy(&store, &body(5)).unwrap().record;
-    assert!(newer.rolled_back.is_none());
-}
-
-#[test]
-fn on_a_way_back_by_several_steps_every_body_that_was_left_stays_given_up() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = with_key(directory.path());
-    let id = run(&store, &body(1), true).id;
-    run(&store, &body(2), true);
-    run(&store, &body(3), true);
-    assert_eq!(
-        back(&store, id, None).unwrap().record.spec.args,
-        Some(vec!["2".to_owned()])
-    );
-    assert_eq!(
-        back(&store, id, None).unwrap().record.spec.args,
-        Some(vec!["1".to_owned()])
-    );
-    for version in [2, 3] {
-        let refused = deploy(&store, &body(version));
-        assert!(
-            matches!(refused, Err(StoreError::RolledBack(..))),
-            "{version}"
-        );
-    }
-}
-
-#[test]
-fn what_serves_beside_a_trial_is_gone_back_to_as_it_is() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = with_key(directory.path());
-    let mut first = body(1);
-    first["update"] = json!({"strategy": "start-first"});
-    let one = run(&store, &first, false);
-    let mut second = body(2);
-    second["update"] = first["update"].clone();
-    let trial = run(&store, &second, false);
-    assert_eq!(trial.update.as_ref().unwrap().stage, UpdateStage::Trying);
-    let request = request(one.id, None);
-    let Idempotent::Now(target) = store.rollback_target(&request).unwrap() else {
-        panic!("it has no key");
+fn a_full_disk_refuses_a_way_back_as_a_deploy_and_a_nearly_full_one_leaves_a_gap_alone() {
+    // As nobody, no file system can be mounted; contrib/test runs as root.
+    let Some(disk) = room::SmallDisk::mount(c"size=16m") else {
+        assert!(!rustix::process::geteuid().is_root(), "root mounts it");
+        return;
     };
-    let accepted = store.go_back(&request, &target, true, 9).unwrap();
-    let Idempotent::Now(accepted) = accepted else {
-        panic!("it has no key");
-    };
-    assert_eq!(
-        accepted.record.instance(),
-        one.instance(),
-        "it was never stopped"
-    );
-    assert_eq!(
-        accepted.record.update.as_ref().unwrap().stage,
-        UpdateStage::Leaving
-    );
-    // Another change came since it was looked for.
-    let late = store.go_back(&request, &target, true, 9);
-    assert!(matches!(late, Err(StoreError::Changed(_, 3))), "{late:?}");
-}
-
-#[test]
-fn a_key_is_answered_once_and_what_is_stopped_stays_stopped() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = with_key(directory.path());
+    let store = with_key(&disk.path().join("state"));
+    store.tend();
     let id = run(&store, &body(1), true).id;
     run(&store, &body(2), false);
-    store.order(id, Order::Stop).unwrap();
-    let mut request = request(id, None);
-    request.keyed = Some(Keyed {
-        key: "k".parse().unwrap(),
-        request: "rollback".to_owned(),
-        boot_id: "b".to_owned(),
-        now: BootTime::default(),
+    let fill = |bytes: usize| std::fs::write(disk.path().join("fill"), vec![0_u8; bytes]);
+    let free = || {
+        let disk = rustix::fs::statvfs(disk.path()).unwrap();
+        usize::try_from(disk.f_bavail * disk.f_frsize).unwrap()
+    };
+    fill(free() - (6 << 20)).unwrap();
+    run(&store, &body(3), false);
+    assert_eq!(numbers(&store.chronicle(id).unwrap()), [2, 1], "a gap");
+    fill(16 << 20).unwrap_err();
+    // What sled has room for in its log is taken still.
+    let refused = (0..1000).find_map(|round| {
+        let before = store.desired().get(id).unwrap().generation;
+        let refused = match round % 2 {
+            0 => back(&store, id, Some(1)).err(),
+            _ => deploy(&store, &body(100 + round)).err(),
+        };
+        let now = store.desired().get(id).unwrap().generation;
+        assert_eq!(now, before + u64::from(refused.is_none()));
+        refused
     });
-    let Ok(Idempotent::Now(target)) = store.rollback_target(&request) else {
-        panic!("it is new");
-    };
-    let accepted = store.go_back(&request, &target, false, 9).unwrap();
-    let Idempotent::Now(accepted) = accepted else {
-        panic!("it is new");
-    };
-    assert_eq!(accepted.record.run, RunState::Stopped);
-    let again = store.rollback_target(&request).unwrap();
-    assert!(matches!(again, Idempotent::Before(answer) if answer.changed));
-    let again = store.go_back(&request, &target, false, 9).unwrap();
-    assert!(matches!(again, Idempotent::Before(_)));
-}
-
-#[test]
-fn a_port_that_another_container_has_by_now_and_a_secret_that_is_gone_refuse_it() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = with_key(directory.path());
-    store.put_secret(&"pw".parse().unwrap(), b"x", 1).unwrap();
-    let mut first = body(1);
-    first["exposed_ports"] = json!([{"container": 80, "host": 100}]);
-    first["secrets"] = json!([{"name": "pw", "env": "PW"}]);
-    let id = run(&store, &first, true).id;
-    run(&store, &body(2), false);
-    store.remove_secret(&"pw".parse().unwrap()).unwrap();
-    let refused = back(&store, id, None);
-    assert!(
-        matches!(refused, Err(StoreError::NoSecret(..))),
-        "{refused:?}"
-    );
-    store.put_secret(&"pw".parse().unwrap(), b"y", 1).unwrap();
-    let other = json!({"name": "b", "image": "x", "exposed_ports": first["exposed_ports"]});
-    let other = deploy(&store, &other).unwrap().record;
-    let refused = back(&store, id, None);
-    assert!(matches!(refused, Err(StoreError::Assign(_))), "{refused:?}");
-    store.order(other.id, Order::Remove).unwrap();
-    store.forget(other.id).unwrap();
-    let record = back(&store, id, None).unwrap().record;
-    let secret = store.desired().marks().secrets().values().next().cloned();
+    assert!(matches!(refused, Some(StoreError::Disk(_))), "{refused:?}");
+    assert!(!store.is_stuck());
+    std::fs::remove_file(disk.path().join("fill")).unwrap();
+    deploy(&store, &body(5000)).unwrap();
+    let record = back(&store, id, Some(1)).unwrap().record;
+    assert_eq!(record.spec.args, Some(vec!["1".to_owned()]));
+    let told = store.chronicle(id).unwrap();
     assert_eq!(
-        record.spec.secrets[0].tag,
-        secret.map(|secret| secret.tag),
-        "its present value"
+        (told[0].generation, told[0].back_to),
+        (record.generation, Some(1))
     );
-    assert_eq!(record.assignment.ports[0].host, 100);
+    let end = |generation| {
+        told.iter()
+            .find(|of| of.generation == generation)
+            .map(|of| &of.end)
+    };
+    assert_eq!(end(2), Some(&None), "nobody could note it");
+    drop(store);
 }
 
 #[test]
-fn a_set_of_chas_does_not_bring_back_what_was_left_until_it_is_newer() {
+fn chapters_of_a_change_that_was_refused_after_all_are_passed_over() {
     let directory = tempfile::tempdir().unwrap();
     let store = with_key(directory.path());
-    let set = |generation: u64, version: u64, revision: u64| {
-        let mut body = body(version);
-        body["revision"] = json!(revision);
-        ChasSet {
-            epoch: "e".to_owned(),
-            generation,
-            containers: vec![crate::spec::parse::deploy(&body).unwrap()],
-            requested_at_seq: u64::MAX,
-            ..ChasSet::default()
-        }
+    let id = run(&store, &body(1), true).id;
+    let stale = {
+        // A kill between the two writes: the change is not there, and its chapters are.
+        let files = lock(&store.files);
+        let disk = files.disk().unwrap();
+        let mut own = disk.chapter(id, 1).unwrap();
+        let desired = store.desired();
+        let record = desired.get(id).unwrap();
+        own.end = Some(Box::new(crate::chronicle::ended(
+            record, record, None, None,
+        )));
+        let next = Chapter {
+            generation: 2,
+            by: Some("nobody".to_owned()),
+            ..Chapter::default()
+        };
+        let chapters = [(id, 1, Some(own)), (id, 2, Some(next))];
+        disk.write_chapters(&files.dir, &chapters).unwrap();
+        disk.chronicled(Some(id)).len()
     };
-    let take = |set: &ChasSet| {
-        let outcome = store.apply_set(set, 1).unwrap();
-        let record = store.desired().records().next().cloned().unwrap();
-        let digest = Some("sha256:1".to_owned());
-        store
-            .set_image_digest(record.instance(), digest.clone())
-            .unwrap();
-        store.note_proven(&[(record.instance(), digest)]).unwrap();
-        outcome
-    };
-    take(&set(1, 1, 1));
-    take(&set(2, 2, 2));
-    let id = store.desired().records().next().unwrap().id;
-    let record = back(&store, id, None).unwrap().record;
-    assert_eq!((record.owner, record.revision), (Owner::Chas, Some(1)));
-    for generation in [2, 3] {
-        let outcome = take(&set(generation, 2, 2));
-        assert_eq!(
-            outcome.rejected.len(),
-            usize::from(generation == 3),
-            "{outcome:?}"
-        );
-        assert_eq!(store.desired().get(id).unwrap().generation, 3);
-    }
-    take(&set(4, 2, 3));
-    let record = store.desired().get(id).cloned().unwrap();
-    assert_eq!((record.generation, &record.rolled_back), (4, &None));
-}
-
-#[test]
-fn the_image_of_the_last_good_one_is_the_one_that_stays_on_the_node() {
-    let directory = tempfile::tempdir().unwrap();
-    let store = with_key(directory.path());
-    let of = |image: &str, proven: bool| {
-        let record = deploy(&store, &json!({"name": "a", "image": image}))
-            .unwrap()
-            .record;
-        let digest = Some(format!("sha256:{image}"));
-        store
-            .set_image_digest(record.instance(), digest.clone())
-            .unwrap();
-        if proven {
-            store.note_proven(&[(record.instance(), digest)]).unwrap();
-        }
-        record.id
-    };
-    let id = of("one", true);
-    of("two", true);
-    of("three", false);
-    for expected in ["sha256:two", "sha256:one"] {
-        let present = Arc::clone(store.desired().get(id).unwrap());
-        let kept = [
-            present
-                .former_image
-                .as_ref()
-                .map(|image| image.digest.clone()),
-            present.image_digest.clone(),
-        ];
-        let record = back(&store, id, None).unwrap().record;
-        assert_eq!(record.image_digest.as_deref(), Some(expected));
-        assert!(kept.contains(&record.image_digest), "{kept:?}");
-    }
+    assert_eq!(stale, 2);
+    let told = store.chronicle(id).unwrap();
+    assert_eq!(numbers(&told), [1]);
+    assert!(told[0].end.is_none(), "it is the present one");
+    run(&store, &body(2), true);
+    let told = store.chronicle(id).unwrap();
+    assert_eq!(numbers(&told), [2, 1]);
+    assert_eq!(told[0].by.as_deref(), Some("client:ci"));
 }

@@ -3,22 +3,22 @@
 use super::*;
 
 /// A file system of a few MiB that is gone with the value. It needs root.
-struct SmallDisk(tempfile::TempDir);
+pub(super) struct SmallDisk(tempfile::TempDir);
 
 impl SmallDisk {
-    fn mount() -> Option<Self> {
+    pub(super) fn mount(size: &std::ffi::CStr) -> Option<Self> {
         let directory = tempfile::tempdir().unwrap();
         let mounted = rustix::mount::mount(
             "small",
             directory.path(),
             "tmpfs",
             rustix::mount::MountFlags::empty(),
-            c"size=6m",
+            size,
         );
         mounted.ok().map(|()| Self(directory))
     }
 
-    fn path(&self) -> &Path {
+    pub(super) fn path(&self) -> &Path {
         self.0.path()
     }
 }
@@ -32,7 +32,7 @@ impl Drop for SmallDisk {
 #[test]
 fn on_a_full_disk_large_values_are_refused_and_nothing_is_stuck() {
     // As nobody, no file system can be mounted; contrib/test runs as root.
-    let Some(disk) = SmallDisk::mount() else {
+    let Some(disk) = SmallDisk::mount(c"size=6m") else {
         assert!(!rustix::process::geteuid().is_root(), "root mounts it");
         return;
     };
