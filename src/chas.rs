@@ -52,6 +52,8 @@ const REFUSED_BACKOFF: (Duration, Duration) = (Duration::from_secs(2), Duration:
 /// A call that the server does not offer is tried again after half of this, up to one and a half
 /// times as long.
 const NOT_OFFERED_RETRY: Duration = Duration::from_secs(600);
+/// Longest time between two answers where CHaS takes no reports, and keeps polls open.
+const POLLED_EVERY: Duration = Duration::from_secs(60);
 /// Interval at which the files of the token and the certificates are compared with what was sent,
 /// during a backoff.
 const CREDENTIALS_CHECK: Duration = Duration::from_secs(2);
@@ -94,6 +96,11 @@ pub trait LinkNode: Send + Sync + 'static {
     /// Notes that CHaS has acknowledged a report of every change up to `up_to_seq`.
     fn report_acknowledged(&self, up_to_seq: u64) -> impl Future<Output = ()> + Send;
 
+    /// Notes a call that has ended: with an answer of CHaS, which is asked at this interval at least; or
+    /// (`None`) without one that this node can use.
+    fn called(&self, answered: Option<Duration>) {
+        let _nobody = answered;
+    }
     /// The stored identity of this node towards CHaS.
     fn identity(&self) -> marks::NodeIdentity;
 
@@ -244,20 +251,37 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
             match self.client.register(&self.node.registration()).await {
                 Ok(reply) => {
                     self.state.record_registration(&reply, &self.journal);
+                    self.answered();
                     self.node.registered(reply.cluster_size).await;
                     return None;
                 }
                 // A server without registration may still offer polls and reports.
                 Err(error) if error.kind == ChasErrorKind::NotOffered => {
-                    self.state.record_error("register", &error, &self.journal);
+                    self.failed("register", &error);
                     return Some(not_offered_wait(&error));
                 }
                 Err(error) => {
-                    self.state.record_error("register", &error, &self.journal);
+                    self.failed("register", &error);
                     self.back_off(&error, &mut attempts).await;
                 }
             }
         }
+    }
+
+    /// Notes that CHaS has answered.
+    fn answered(&self) {
+        let interval = self.state.health_after();
+        let interval = interval.unwrap_or(self.settings.health_interval);
+        self.node.called(Some(match self.state.takes_reports() {
+            true => interval,
+            false => interval.max(POLLED_EVERY),
+        }));
+    }
+
+    /// Notes that a call failed.
+    fn failed(&self, call: &'static str, error: &ChasError) {
+        self.state.record_error(call, error, &self.journal);
+        self.node.called(None);
     }
 
     /// Waits before the next attempt; shorter where new credentials in files may help.

@@ -19,6 +19,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 mod archives;
 mod capacity;
+mod contact;
 mod execs;
 mod health;
 mod jobs;
@@ -27,7 +28,6 @@ mod rollbacks;
 use archives::ArchiveCounts;
 use capacity::CapacityGauges;
 use health::ProbeCounts;
-use jobs::JobNumbers;
 use rollbacks::RollbackCounts;
 
 /// The `Content-Type` of [`Metrics::text`].
@@ -87,8 +87,9 @@ pub struct Metrics {
     archives: ArchiveCounts,
     capacity: CapacityGauges,
     probes: ProbeCounts,
-    jobs: JobNumbers,
+    jobs: jobs::JobNumbers,
     rollbacks: RollbackCounts,
+    contact: contact::ContactNumbers,
     steps: Timings<OfStep>,
     failures: Family<OfFailure, Counter>,
     pulled: Counter,
@@ -131,8 +132,9 @@ impl Metrics {
             archives: ArchiveCounts::default(),
             capacity: CapacityGauges::default(),
             probes: ProbeCounts::default(),
-            jobs: JobNumbers::default(),
+            jobs: jobs::JobNumbers::default(),
             rollbacks: RollbackCounts::default(),
+            contact: contact::ContactNumbers::default(),
             // A launch takes a few tenths of a second, a pull up to minutes.
             steps: Family::new_with_constructor(|| {
                 Histogram::new([0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0, 600.0])
@@ -171,6 +173,7 @@ impl Metrics {
         self.probes.register(&mut all);
         self.jobs.register(&mut all);
         self.rollbacks.register(&mut all);
+        self.contact.register(&mut all);
         self.register_api(&mut all);
         self.register_store_and_runtime(&mut all);
         self.register_link(&mut all);

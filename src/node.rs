@@ -23,6 +23,7 @@ use crate::writer::Writer;
 mod budget;
 mod capacity;
 mod commands;
+mod disconnect;
 pub(crate) mod disk_alarms;
 mod execs;
 pub(crate) mod file_alarms;

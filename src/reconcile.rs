@@ -25,6 +25,7 @@ use liveness::Liveness;
 use queue::Queue;
 
 mod board;
+mod contact;
 mod delays;
 mod effects;
 mod ended;
@@ -44,6 +45,7 @@ mod turn;
 mod update;
 
 pub use board::{Board, Clock, Fact, Known, Reachability};
+pub use contact::follow_contact;
 pub use schedule::follow_schedules;
 pub use tag_follow::follow_tags;
 
@@ -245,6 +247,7 @@ impl<R: Runtime> Reconciler<R> {
             let is_unknown = self.writer.store().desired().is_unknown();
             if std::mem::replace(&mut was_unknown, is_unknown) && !is_unknown {
                 self.remember_histories();
+                self.remember_contact();
             }
             let wait = match self.resync().await {
                 false => RELIST_AFTER,

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use state::alarm::Alarm;
+use state::contact::StoredContact;
 use state::event::EventKind;
 use state::history::StoredHistory;
 use state::id::ContainerId;
@@ -147,6 +148,11 @@ impl Writer {
         let _lost_with_the_thread = self
             .run(move |store| store.save_newest_history(id, newest))
             .await;
+    }
+
+    /// Saves the contact with CHaS over a restart of the agent, as a history.
+    pub async fn note_contact(&self, contact: StoredContact) {
+        let _lost_with_the_thread = self.run(move |store| store.save_contact(&contact)).await;
     }
 
     async fn run<T: Send + 'static>(

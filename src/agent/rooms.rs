@@ -43,7 +43,7 @@ use crate::node::policy_watch::PolicyWatch;
 use crate::node::volumes::NodeVolumes;
 use crate::node::{self, AgentNode};
 use crate::notify;
-use crate::reconcile::{Clock, Handle, Reconciler, follow_schedules, follow_tags};
+use crate::reconcile::{Clock, Handle, Reconciler, follow_contact, follow_schedules, follow_tags};
 use crate::runtime::containerd::image::Images;
 use crate::runtime::containerd::{
     Confinement, Containerd, ContainerdClient, ContainerdConfig, OciRuntime, ValueSources,
@@ -187,7 +187,7 @@ impl Rooms {
         let findings = self.network.findings();
         tracker.spawn(tell(findings, self.journal.clone(), stop.clone()));
         let reconciling = begin(
-            self.reconciler,
+            self.reconciler.with_chas(self.link.is_some()),
             self.network,
             self.journal.clone(),
             stop.clone(),
@@ -205,6 +205,9 @@ impl Rooms {
             tracker.spawn(async move { stop.run_until_cancelled(following).await });
         }
         if let Some((node, link)) = self.link {
+            let (following, stopping) = (self.writer.clone(), stop.clone());
+            let following = follow_contact(following, self.handle.clone());
+            tracker.spawn(async move { stopping.run_until_cancelled(following).await });
             let stop = stop.clone();
             tracker.spawn(async move {
                 if stop.run_until_cancelled(node.prepare()).await.is_some() {

@@ -2,7 +2,7 @@
 //! container's status.
 
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::extract::State;
@@ -20,7 +20,9 @@ use super::containers::{find_managed, gone};
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
 use super::{NodeApi, wire};
-use crate::view::{AcquaintancesView, ContainerPlanView, ExplanationView, ManagedView, Naming};
+use crate::view::{
+    AcquaintancesView, ContainerPlanView, DisconnectView, ExplanationView, ManagedView, Naming,
+};
 
 pub(super) async fn plan<N: NodeApi>(
     State(node): State<Arc<N>>,
@@ -80,6 +82,7 @@ fn shown(explanation: &ExplanationView) -> Value {
         unblock,
         acquaintances,
         suppressed,
+        disconnect,
     } = explanation;
     let (record, condition) = (&container.record, &container.condition);
     let wall = |point: BootTime| wire::time(container.taken.wall_at(point));
@@ -119,7 +122,7 @@ fn shown(explanation: &ExplanationView) -> Value {
             "tag_check": wire::tag_check(record),
             "kept_by_operator": suppressed,
         },
-        "network": network(record, acquaintances),
+        "network": network(record, acquaintances), "on_disconnect": disconnect.as_ref().map(on_disconnect),
         "observed": {"instances": instances, "activity": activity.map(word), "health": health(container)},
         "decision": {
             "step": next.as_ref().map_or_else(
@@ -134,6 +137,15 @@ fn shown(explanation: &ExplanationView) -> Value {
                 "start_waits_until": waits(Cause::Start, record.restart_pending || record.is_tag_unchecked()), "end_waits_until": waits(Cause::End, false),
             },
         },
+    })
+}
+
+/// Silence of CHaS, and when it ends the container.
+fn on_disconnect(view: &DisconnectView) -> Value {
+    let text = |length: Duration| humantime::format_duration(length).to_string();
+    json!({
+        "stop_after": text(view.stop_after), "in_force": view.in_force.map(text),
+        "silent_s": view.silent_for.map(|silent| silent.as_secs()), "stops_at": view.stops_at.map(wire::time),
     })
 }
 

@@ -127,7 +127,8 @@ fn link(link: &LinkView) -> Value {
     let refused =
         refused.map(|(epoch, generation)| json!({"epoch": epoch, "generation": generation}));
     json!({
-        "reachable": link.reachable, "since": wire::time(link.since), "error": link.error, "registered": link.registered,
+        "reachable": link.reachable, "since": wire::time(link.since), "error": link.error,
+        "silent_s": link.silent_for.map(|silent| silent.as_secs()), "registered": link.registered,
         "identity_conflict": link.identity_conflict, "generation": link.generation, "containers": link.owned,
         "desired": {"stale": link.stale, "age_s": link.age_s, "fault": link.fault}, "cordoned": link.cordoned,
         "pending_prune": link.pending_prune, "conflicts": link.conflicts, "rejected": link.rejected,

@@ -7,6 +7,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use state::reason::Reason;
 use state::status::Status;
 use tokio::time::Instant;
 
@@ -14,7 +15,7 @@ use super::NodeApi;
 use super::error::Problem;
 use super::query::{Parameters, RawQuery};
 use crate::metrics::{CONTENT_TYPE, Metrics};
-use crate::view::ContainerView;
+use crate::view::{ContainerView, ManagedView};
 
 /// The metrics, from memory: a scrape never waits for containerd.
 pub(super) async fn metrics<N: NodeApi>(
@@ -45,6 +46,9 @@ pub(super) async fn metrics<N: NodeApi>(
         link.map_or(0, |link| link.pending_prune.len()),
         link.is_some_and(|link| link.cordoned),
     );
+    let is_suspended = |view: &&ManagedView| view.condition.reason == Some(Reason::Disconnected);
+    let silent_for = link.and_then(|link| link.silent_for).unwrap_or_default();
+    metrics.show_contact(silent_for, managed().filter(is_suspended).count());
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.text()).into_response())
 }
 

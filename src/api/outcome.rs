@@ -80,6 +80,13 @@ impl Awaited {
             {
                 failed(condition)
             }
+            // CHaS may not answer for longer than anybody waits.
+            Status::Stopped | Status::Stopping
+                if condition.reason == Some(Reason::Disconnected)
+                    && self.run == RunState::Running =>
+            {
+                failed(condition)
+            }
             // It has done its work, and nobody will find it ready.
             Status::Stopped if self.to_be_ready && self.run == RunState::Running => {
                 failed(condition)
@@ -140,7 +147,8 @@ pub(super) fn is_applied(view: &ManagedView, generation: Option<u64>) -> bool {
     let (record, status) = (&view.record, view.condition.status);
     let wanted = generation.unwrap_or(record.generation);
     let has_ended = record.finished.is_some() && status == Status::Failed;
-    let is_at_rest = status == Status::Stopped || has_ended;
+    let is_suspended = view.condition.reason == Some(Reason::Disconnected);
+    let is_at_rest = (status == Status::Stopped && !is_suspended) || has_ended;
     let runs = view
         .applied_generation
         .is_some_and(|applied| applied >= wanted);

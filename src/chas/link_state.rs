@@ -48,6 +48,7 @@ struct LinkFacts {
     poll_after: Option<Duration>,
     health_after: Option<Duration>,
     keeps_reports: bool,
+    takes_reports: bool,
 }
 
 /// The state of one link. Its loops write it, `/health` and reports read it.
@@ -98,6 +99,7 @@ impl Default for LinkState {
             poll_after: None,
             health_after: None,
             keeps_reports: false,
+            takes_reports: false,
         };
         Self {
             facts: Mutex::new(facts),
@@ -157,6 +159,15 @@ impl LinkState {
 
     pub(super) fn keeps_reports(&self) -> bool {
         self.lock().keeps_reports
+    }
+
+    /// Whether CHaS has ever taken a report.
+    pub(super) fn takes_reports(&self) -> bool {
+        self.lock().takes_reports
+    }
+
+    pub(super) fn set_takes_reports(&self) {
+        self.lock().takes_reports = true;
     }
 
     pub(super) fn poll_after(&self) -> Option<Duration> {

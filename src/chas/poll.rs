@@ -157,6 +157,7 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
                         PollReply::Unchanged { .. } => lower = LowerAnswers::default(),
                     }
                     self.state.record_success(&self.journal);
+                    self.answered();
                     let was_news = next == NextPoll::AfterNews;
                     next = self
                         .digest_reply(reply, &last, was_news, poll_wait.is_zero())
@@ -230,7 +231,7 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
         } else {
             self.poll_ended(error.kind.as_str());
         }
-        self.state.record_error("poll", error, &self.journal);
+        self.failed("poll", error);
         if matches!(
             error.kind,
             ChasErrorKind::NodeUnknown | ChasErrorKind::IdentityConflict

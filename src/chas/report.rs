@@ -68,7 +68,7 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
                 }
                 Err(error) => {
                     progress.acknowledged = None;
-                    self.state.record_error("report", &error, &self.journal);
+                    self.failed("report", &error);
                     if error.requires_registration(progress.attempts) {
                         return;
                     }
@@ -110,6 +110,8 @@ impl<N: LinkNode, C: ChasCalls> ChasLink<N, C> {
         progress.attempts = 0;
         progress.acknowledged = (!reply.send_all).then(|| content.clone());
         self.state.record_success(&self.journal);
+        self.state.set_takes_reports();
+        self.answered();
         match reply.confirms(content) {
             Some(true) => self.state.record_up_to_date(),
             Some(false) => self.state.poll_now(),

@@ -185,7 +185,7 @@ fn exhausted(container: &str) {
 fn link_lost(error: &str) {
     warn!(
         %error,
-        "link to CHaS lost; running containers are unaffected; retrying"
+        "link to CHaS lost; running containers go on, but for those with on_disconnect; retrying"
     );
 }
 

@@ -73,6 +73,7 @@ impl NodeApi for AgentNode {
 
     async fn deploy(&self, deploy: Deploy, dry_run: bool) -> Result<DeployedView, Refusal> {
         let deploy = Box::new(deploy);
+        self.check_disconnect([&*deploy], |_, field| field.to_owned())?;
         self.check_sizes(&deploy).await?;
         let handle = self.handle.clone();
         let taken = self.write(move |store| {
@@ -91,6 +92,7 @@ impl NodeApi for AgentNode {
         keyed: Keyed,
     ) -> Result<Idempotent<DeployedView>, Refusal> {
         let deploy = Box::new(deploy);
+        self.check_disconnect([&*deploy], |_, field| field.to_owned())?;
         self.check_sizes(&deploy).await?;
         let handle = self.handle.clone();
         let taken = self.write(move |store| {
@@ -111,6 +113,9 @@ impl NodeApi for AgentNode {
     async fn replace(&self, replacing: ReplaceRequest) -> Result<Idempotent<SetPlanView>, Refusal> {
         let handle = self.handle.clone();
         let dry_run = replacing.dry_run;
+        self.check_disconnect(&replacing.wanted, |deploy, field| {
+            format!("{}.{field}", deploy.name)
+        })?;
         self.check_set_sizes(&replacing.wanted).await?;
         let taken = self.write(move |store| {
             let replaced = match store.replace(replacing, wall_ms())? {

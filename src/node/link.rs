@@ -351,6 +351,10 @@ impl chas::LinkNode for AgentLink {
         }
     }
 
+    fn called(&self, answered: Option<Duration>) {
+        self.node.board().record_call(answered);
+    }
+
     fn identity(&self) -> marks::NodeIdentity {
         self.node
             .writer

@@ -58,6 +58,7 @@ fn shown(planned: Planned, now: Moment) -> StepView {
         | Step::Conclude
         | Step::RollBack(_)
         | Step::Stop(_)
+        | Step::Suspend(_)
         | Step::Remove(_)
         | Step::Finish(_)
         | Step::Forget => None,
@@ -174,6 +175,7 @@ impl AgentNode {
             blocked: self.blocked(),
             unblock: self.unblock(),
             acquaintances: self.acquaintances(&desired, record),
+            disconnect: self.disconnect_view(record),
             suppressed: desired.marks().suppressed().get(&record.name).cloned(),
         })
     }

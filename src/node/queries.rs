@@ -136,6 +136,10 @@ impl AgentNode {
             error: standing.error,
             failing_since: standing.failing_since,
             refuses: standing.refuses,
+            silent_for: self
+                .board()
+                .contact()
+                .map(|contact| contact.silent_for(self.board().clock.now())),
             registered: standing.registered,
             identity_conflict: standing.identity_conflict,
             stale: standing.freshness.stale,

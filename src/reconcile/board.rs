@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use state::contact::Contact;
 use state::health::{ProbeAnswer, VerdictChange};
 use state::history::{Cause, History, StoredHistory};
 use state::id::ContainerId;
@@ -146,6 +147,8 @@ pub struct Board {
     unmanaged: Mutex<Vec<UnmanagedContainer>>,
     reachability: Mutex<Reachability>,
     changes: watch::Sender<u64>,
+    /// Contact with CHaS. `None`: none is configured.
+    pub(super) contact: watch::Sender<Option<Contact>>,
     /// The time everything is measured in.
     pub clock: Clock,
 }
@@ -162,6 +165,7 @@ impl Board {
             unmanaged: Mutex::default(),
             reachability: Mutex::new(reachability),
             changes: watch::Sender::new(0),
+            contact: watch::Sender::new(None),
             clock,
         }
     }

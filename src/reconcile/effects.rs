@@ -22,7 +22,9 @@ pub(super) fn kind_of(record: Option<&Record>, step: &Step) -> (Cause, Option<Ac
         Step::Revive(_) | Step::Switch | Step::HandOver(_) => (Cause::Start, None),
         // What runs, runs on.
         Step::Adjust(_) => (Cause::Start, None),
-        Step::Stop(_) | Step::Remove(_) => (Cause::End, Some(Activity::Stopping)),
+        Step::Stop(_) | Step::Suspend(_) | Step::Remove(_) => {
+            (Cause::End, Some(Activity::Stopping))
+        }
         Step::Settled
         | Step::Wait(_)
         | Step::WaitForOthers
@@ -63,6 +65,7 @@ pub(super) fn record_done(
             }
         }
         Step::Stop(_) => history.record_stop(ended, now),
+        Step::Suspend(instance) => history.record_suspended(*instance, ended, now),
         Step::Remove(instance) => history.record_removal(*instance, now),
         Step::Revive(_) => history.trial.record_revival(now),
         Step::Settled

@@ -22,6 +22,10 @@ pub(super) fn exited(is_asked_for: bool, exit: &Exit, history: &History, next: &
     });
     let backoff = history.backoff.as_ref();
     match (next, backoff.filter(|backoff| backoff.cause == Cause::Exit)) {
+        (Step::Suspend(_), _) => {
+            let reason = Reason::Disconnected;
+            event.because(reason).saying(reason.meaning())
+        }
         _ if is_asked_for => event.because(Reason::StopRequested),
         (Step::Finish(finished), _) if finished.reason == Reason::Completed => {
             event.because(Reason::Completed)

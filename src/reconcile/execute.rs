@@ -62,7 +62,9 @@ impl<R: Runtime> Reconciler<R> {
             None => None,
         };
         match (next, resolved.as_deref().or(record)) {
-            (Step::Stop(instance), _) => return Ok(self.runtime.stop(*instance, &how).await?),
+            (Step::Stop(instance) | Step::Suspend(instance), _) => {
+                return Ok(self.runtime.stop(*instance, &how).await?);
+            }
             (Step::Remove(instance), _) => return Ok(self.runtime.remove(*instance, &how).await?),
             (Step::Pull, Some(record)) if record.is_tag_unchecked() => {
                 self.check_tag(record, interrupt).await?;
@@ -278,7 +280,9 @@ impl<R: Runtime> Reconciler<R> {
 /// Manner in which a step ends what runs: as the spec of that generation says.
 fn stop_order(record: Option<&Record>, step: &Step) -> StopOrder {
     let ended = match (record, step) {
-        (Some(record), Step::Remove(instance)) => record.of_instance(*instance).or(Some(record)),
+        (Some(record), Step::Remove(instance) | Step::Suspend(instance)) => {
+            record.of_instance(*instance).or(Some(record))
+        }
         (record, _) => record,
     };
     ended.map_or(
@@ -314,6 +318,7 @@ fn leads_to_start(step: &Step, record: &Record) -> bool {
         | Step::HandOver(_)
         | Step::Conclude
         | Step::RollBack(_)
+        | Step::Suspend(_)
         | Step::Finish(_)
         | Step::Forget => false,
     }

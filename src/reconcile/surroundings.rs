@@ -18,7 +18,7 @@ impl Board {
     #[must_use]
     pub fn surroundings(&self, desired: &Desired, record: &Record) -> Surroundings {
         if record.spec.after.is_empty() {
-            return Surroundings::NONE;
+            return self.surroundings_of(desired, record, &History::default());
         }
         let history = self.known(record.id).history.of(record);
         self.surroundings_of(desired, record, &history)
@@ -39,8 +39,12 @@ impl Board {
         record: &Record,
         history: &History,
     ) -> Surroundings {
+        let suspension = self.suspension(&record.spec);
         if record.spec.after.is_empty() {
-            return Surroundings::NONE;
+            return Surroundings {
+                waits: None,
+                suspension,
+            };
         }
         let find = |name: &ContainerName| self.other(desired, name);
         let mut waits = waits(record, history, find, self.clock.now());
@@ -49,7 +53,7 @@ impl Board {
                 "has a record that this agent cannot read".clone_into(&mut entry.why);
             }
         }
-        Surroundings { waits }
+        Surroundings { waits, suspension }
     }
 
     fn other(&self, desired: &Desired, name: &ContainerName) -> Option<Other> {
@@ -60,6 +64,7 @@ impl Board {
             seen: known.seen,
             history: known.history,
             activity: known.activity,
+            suspension: self.suspension(&record.spec),
         })
     }
 }

@@ -9,7 +9,7 @@ use state::event::{Event, EventKind, EventSubject};
 use state::history::{Cause, History};
 use state::id::ContainerId;
 use state::observed::{Exit, Seen};
-use state::phase::Stage;
+use state::phase::{Phase, Stage};
 use state::plan::{STEPS_MAX, Step, decide};
 use state::reason::Reason;
 use state::store::StoreError;
@@ -82,9 +82,14 @@ impl<R: Runtime> Reconciler<R> {
         }
         let history = self.board.known(id).history;
         if history != before && self.writer.store().desired().get(id).is_some() {
-            let board = Arc::clone(&self.board);
-            self.writer.remember(id, move || board.to_store(id)).await;
+            self.remember(id).await;
         }
+    }
+
+    /// Saves a container's history over a restart of the agent.
+    async fn remember(&self, id: ContainerId) {
+        let board = Arc::clone(&self.board);
+        self.writer.remember(id, move || board.to_store(id)).await;
     }
 
     async fn steps(&self, id: ContainerId, interrupt: CancellationToken) {
@@ -106,7 +111,6 @@ impl<R: Runtime> Reconciler<R> {
                 return;
             }
             let record = record.as_deref();
-            let is_unknown = desired.is_unknown();
             let seen = match self.runtime.observe(id).await {
                 Ok(seen) => seen,
                 Err(error) => {
@@ -128,7 +132,7 @@ impl<R: Runtime> Reconciler<R> {
             }
             match next {
                 // It is shown as it is, and nothing is done: nobody knows what was asked last.
-                _ if is_unknown => return,
+                _ if desired.is_unknown() => return,
                 Step::Settled if record.is_none() => return self.board.drop_known(id),
                 Step::Settled | Step::WaitForOthers => return,
                 Step::Wait(until) => {
@@ -143,6 +147,7 @@ impl<R: Runtime> Reconciler<R> {
                 | Step::Conclude
                 | Step::RollBack(_)
                 | Step::Stop(_)
+                | Step::Suspend(_)
                 | Step::Remove(_)
                 | Step::Finish(_)
                 | Step::Forget) => match self.carry_out(id, record, next, &interrupt).await {
@@ -185,6 +190,7 @@ impl<R: Runtime> Reconciler<R> {
             self.board
                 .update(id, |known| known.history.record_waiting(now));
         }
+        self.note_suspension(id, &decision.phase, now);
         let (after, next) = (ends(&history), decision.step);
         let is_on_its_way = around.waits.is_none()
             && matches!(
@@ -204,6 +210,16 @@ impl<R: Runtime> Reconciler<R> {
         next
     }
 
+    /// Notes that a container is to rest while CHaS does not answer, or that it runs.
+    fn note_suspension(&self, id: ContainerId, phase: &Phase, now: BootTime) {
+        let is_running = phase.stage == Stage::Running;
+        self.board.update(id, |known| match phase.is_suspended() {
+            true => known.history.record_suspension(),
+            false if is_running => known.history.end_suspension(now),
+            false => {}
+        });
+    }
+
     /// Does one step, and notes how it went.
     async fn carry_out(
         &self,
@@ -216,6 +232,10 @@ impl<R: Runtime> Reconciler<R> {
         let (cause, activity) = kind_of(record, &next);
         tracing::debug!(container = %subject, step = %next, "step started");
         self.board.update(id, |known| known.activity = activity);
+        if matches!(next, Step::Suspend(_)) {
+            // Another agent may find it ended.
+            self.remember(id).await;
+        }
         let began = Instant::now();
         let result = self.execute(id, record, &next, interrupt).await;
         let (now, took) = (self.board.clock.now(), began.elapsed());

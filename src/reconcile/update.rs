@@ -69,6 +69,7 @@ impl<R: Runtime> Reconciler<R> {
             | Step::Adjust(_)
             | Step::Launch
             | Step::Stop(_)
+            | Step::Suspend(_)
             | Step::Remove(_)
             | Step::Finish(_)
             | Step::Forget => {}

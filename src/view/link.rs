@@ -1,6 +1,6 @@
 //! The node's link to CHaS.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 /// The node's link to CHaS.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub(crate) struct LinkView {
     pub failing_since: Option<SystemTime>,
     /// Whether CHaS refuses the node, which takes a person to change.
     pub refuses: bool,
+    /// Time since the last answer, over restarts of agent and node. `None`: unknown.
+    pub silent_for: Option<Duration>,
     /// Whether CHaS accepted the node's registration.
     pub registered: bool,
     /// Whether another node uses this node's id.

@@ -10,7 +10,7 @@ use state::id::{ContainerId, ContainerName, InstanceName};
 use state::observed::Seen;
 use state::status::Activity;
 
-use super::ManagedView;
+use super::{DisconnectView, ManagedView};
 
 /// A step that would be done.
 #[derive(Clone, Debug)]
@@ -104,6 +104,8 @@ pub(crate) struct ExplanationView {
     pub blocked: Option<String>,
     /// The remedy for that cause.
     pub unblock: Option<&'static str>,
+    /// The silence of CHaS, and what it means for the container. `None`: nothing.
+    pub disconnect: Option<DisconnectView>,
     /// The other containers that it may talk with.
     pub acquaintances: AcquaintancesView,
     /// Whether an operator keeps the container otherwise than CHaS lists it.

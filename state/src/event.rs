@@ -375,10 +375,7 @@ impl Event {
     /// Whether the end of a container is as it was meant: it did its work, or was asked to stop.
     #[must_use]
     pub fn is_harmless_end(&self) -> bool {
-        matches!(
-            self.reason,
-            None | Some(Reason::Completed | Reason::StopRequested | Reason::ExitedCleanly)
-        )
+        self.reason.is_none_or(Reason::is_harmless_end)
     }
 
     /// The sentence, with the container's name in front.

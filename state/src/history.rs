@@ -18,6 +18,7 @@ use trial::Trial;
 mod health;
 mod memory_kills;
 mod stored;
+mod suspension;
 pub mod trial;
 mod words;
 
@@ -102,6 +103,9 @@ pub struct History {
     /// First moment in this boot at which it waited for other containers. `None`: it did not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub waiting_since: Option<BootTime>,
+    /// Whether it was stopped, or not started, since CHaS did not answer, and was not started since.
+    #[serde(default, skip_serializing_if = "crate::spec::is_default")]
+    is_suspended: bool,
     /// The trial of this generation, while an update to it is under way.
     #[serde(default, skip_serializing_if = "is_trial_over")]
     pub trial: Trial,
@@ -240,7 +244,8 @@ impl History {
         let has_worked = health.is_none_or(HealthState::has_succeeded);
         self.ended_for = self.unhealthy_end(record);
         self.end_health();
-        if record.run == RunState::Stopped || record.removing || record.restart_pending {
+        let is_asked = record.run == RunState::Stopped || record.removing || record.restart_pending;
+        if is_asked || self.is_suspended {
             return;
         }
         if lived >= HEALTHY_AFTER && has_worked {
@@ -306,6 +311,7 @@ impl History {
         (self.memory_kills.in_run, self.ended_for) = (0, None);
         self.end_health();
         (self.is_let_start, self.waiting_since) = (true, None);
+        self.end_suspension(now);
     }
 
     /// Whether the record's instance was started in this boot.

@@ -18,6 +18,7 @@
 //!   waits of a container so far.
 //! - Order: [`order`] says whom a container waits for at its first start, [`surroundings`] what stands
 //!   outside of it and holds it back.
+//! - Contact: [`contact`] says for how long CHaS has been silent, and which containers rest for that.
 //! - Schedule: [`timetable`] says for which instants a cron line stands, [`due`] what follows from those
 //!   that have come. It takes the wall time; nothing else decides by that.
 //! - Verdict: [`phase`] says what record, observation and history of a container mean together.
@@ -49,6 +50,7 @@ pub mod assign;
 pub mod blobs;
 pub mod capacity;
 pub mod chronicle;
+pub mod contact;
 pub mod desired;
 pub mod digest;
 pub mod due;

@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 
+use crate::contact::Suspension;
 use crate::desired::{Record, RunState};
 use crate::history::History;
 use crate::id::ContainerName;
@@ -34,6 +35,8 @@ pub struct Other {
     pub history: History,
     /// Step under way.
     pub activity: Option<Activity>,
+    /// Silence of CHaS for which it is not to run. `None`: it may.
+    pub suspension: Option<Suspension>,
 }
 
 /// The containers that this one waits for. `None`: it waits for none, or its turn to wait is over.
@@ -122,7 +125,7 @@ fn is_met(after: &After, other: &Other) -> bool {
     }
     let history = other.history.clone().of(record);
     let is_finished = record.finished.is_some();
-    let is_to_run = record.run == RunState::Running;
+    let is_to_run = record.run == RunState::Running && other.suspension.is_none();
     match after.condition {
         AfterCondition::Started => is_finished || (is_to_run && history.is_let_start(record)),
         AfterCondition::Ready => {
@@ -137,7 +140,10 @@ fn is_met(after: &After, other: &Other) -> bool {
 
 fn phase(other: &Other) -> Phase {
     let (record, history) = (&*other.record, other.history.clone().of(&other.record));
-    let around = Surroundings::NONE;
+    let around = Surroundings {
+        suspension: other.suspension,
+        ..Surroundings::NONE
+    };
     Phase::of(record.id, Some(record), &other.seen, &history, &around)
 }
 

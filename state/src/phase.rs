@@ -6,6 +6,7 @@
 //! reports to CHaS, readiness and convergence. A new state of a container is a new [`Stage`], and
 //! the compiler names all who have to say something about it.
 
+use crate::contact::Suspension;
 use crate::desired::{Finished, Record, RunState};
 use crate::history::{Cause, History};
 use crate::id::{ContainerId, InstanceName};
@@ -16,6 +17,8 @@ use crate::surroundings::{Surroundings, Waits};
 use crate::time::unix_ms;
 
 mod beside;
+mod rest;
+mod suspended;
 
 /// Goal of a container, from its record alone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +84,10 @@ pub enum Stage {
     Scheduled,
     /// The container waits for the end of the node's cordon.
     Cordoned,
+    /// The container is to rest while CHaS does not answer, and this instance of it has a task.
+    Suspending(InstanceName, Suspension),
+    /// The container rests while CHaS does not answer.
+    Suspended(Suspension),
     /// The container is to run, and waits for others. A generation before runs on.
     Waiting(Waits),
     /// The container is to run, and its image is not resolved. A generation before runs on.
@@ -153,6 +160,7 @@ impl Phase {
             is_running: is_former_up || matches!(task, Task::Running { .. }),
             is_former_up,
             revived: running
+                .filter(|_| around.suspension.is_none())
                 .filter(|record| beside::obsolete_instance(record, seen).is_none())
                 .and_then(|record| beside::revived(record, seen)),
         }
@@ -168,6 +176,7 @@ impl Phase {
             | Stage::Finished
             | Stage::Scheduled
             | Stage::Cordoned
+            | Stage::Suspended(_)
             | Stage::Waiting(_)
             | Stage::Unresponsive
             | Stage::Watched
@@ -176,6 +185,7 @@ impl Phase {
             | Stage::Removing(_)
             | Stage::Removed
             | Stage::Stopping
+            | Stage::Suspending(..)
             | Stage::Retiring(_)
             | Stage::Unresolved
             | Stage::TagUnchecked
@@ -192,15 +202,25 @@ impl Phase {
         }
     }
 
-    /// Whether the container is as it was asked for. A container that waits for the end of a cordon
-    /// or for others, whose shim does not answer, or of which nobody knows what was asked, is settled, and not as
-    /// asked.
+    /// Whether the container rests, or is to rest, while CHaS does not answer.
+    #[must_use]
+    pub const fn is_suspended(&self) -> bool {
+        matches!(self.stage, Stage::Suspending(..) | Stage::Suspended(_))
+    }
+
+    /// Whether the container is as it was asked for. A container that waits for the end of a cordon,
+    /// for others or for CHaS, whose shim does not answer, or of which nobody knows what was asked, is settled,
+    /// and not as asked.
     #[must_use]
     pub const fn is_as_asked(&self) -> bool {
         self.is_settled()
             && !matches!(
                 self.stage,
-                Stage::Cordoned | Stage::Waiting(_) | Stage::Unresponsive | Stage::Uncertain
+                Stage::Cordoned
+                    | Stage::Suspended(_)
+                    | Stage::Waiting(_)
+                    | Stage::Unresponsive
+                    | Stage::Uncertain
             )
     }
 
@@ -227,6 +247,8 @@ impl Phase {
             | Stage::Finished
             | Stage::Scheduled
             | Stage::Cordoned
+            | Stage::Suspending(..)
+            | Stage::Suspended(_)
             | Stage::Replacing(_)
             | Stage::Updated
             | Stage::RestartRequested
@@ -254,40 +276,12 @@ fn stage(
     match Goal::of(Some(record)) {
         Goal::Absent | Goal::Removed => newest.map_or(Stage::Removed, Stage::Removing),
         Goal::Uncertain => Stage::Uncertain,
-        Goal::Stopped => resting(record, seen, Stage::Stopped),
-        Goal::Finished => resting(record, seen, Stage::Finished),
-        Goal::Scheduled => between_runs(record, seen),
+        Goal::Stopped => rest::resting(record, seen, Stage::Stopped),
+        Goal::Finished => rest::resting(record, seen, Stage::Finished),
+        Goal::Scheduled => rest::between_runs(record, seen),
         Goal::Cordoned if seen.instances.is_empty() => Stage::Cordoned,
-        Goal::Cordoned | Goal::Running => towards_running(record, seen, history, around),
-    }
-}
-
-fn between_runs(record: &Record, seen: &Seen) -> Stage {
-    let stage = resting(record, seen, Stage::Scheduled);
-    // The next run is not to wait for a registry.
-    if stage == Stage::Scheduled && record.image_digest.is_none() {
-        return Stage::Unresolved;
-    }
-    stage
-}
-
-fn resting(record: &Record, seen: &Seen, at_rest: Stage) -> Stage {
-    if let Some(obsolete) =
-        beside::former_instance(record, seen).or_else(|| beside::obsolete_instance(record, seen))
-    {
-        return Stage::Retiring(obsolete);
-    }
-    if record.update.is_some() {
-        return Stage::Updated;
-    }
-    match seen.task(record) {
-        // A task that ended by itself is deleted too: it holds a shim, and its end is stored.
-        Task::Running { .. } | Task::Created { .. } | Task::Stopped(_) | Task::Unresponsive => {
-            Stage::Stopping
-        }
-        // A stop waits for no registry; the image is renewed for the next start.
-        Task::Absent if record.is_tag_unchecked() => Stage::TagUnchecked,
-        Task::Absent => at_rest,
+        Goal::Cordoned | Goal::Running => suspended::suspended(record, seen, history, around)
+            .unwrap_or_else(|| towards_running(record, seen, history, around)),
     }
 }
 
@@ -351,7 +345,8 @@ fn towards_running(
         Task::Stopped(exit) => Some(history.known_exit(exit)),
         Task::Absent => history.ended.as_ref(),
     };
-    let ended = ended.filter(|_| !record.restart_pending);
+    // What was ended for CHaS's silence has not ended by itself.
+    let ended = ended.filter(|_| !record.restart_pending && !history.is_suspended());
     ended
         .and_then(|exit| finished(record, history, exit))
         .map_or_else(|| unless_behind(unless_waits(Stage::Due)), Stage::Ended)

@@ -50,6 +50,8 @@ pub enum Step {
     RollBack(Failure),
     /// Stop the task; keep the rest.
     Stop(InstanceName),
+    /// Stop the task until CHaS answers again; keep the rest.
+    Suspend(InstanceName),
     /// Stop the task and remove everything of that instance.
     Remove(InstanceName),
     /// Store that the container ended and stays so.
@@ -86,6 +88,7 @@ impl Step {
             Self::Conclude => "conclude",
             Self::RollBack(_) => "roll_back",
             Self::Stop(_) => "stop",
+            Self::Suspend(_) => "suspend",
             Self::Remove(_) => "remove",
             Self::Finish(_) => "finish",
             Self::Forget => "forget",
@@ -102,6 +105,7 @@ impl std::fmt::Display for Step {
             Self::Adjust(instance)
             | Self::Revive(instance)
             | Self::Stop(instance)
+            | Self::Suspend(instance)
             | Self::Remove(instance) => write!(f, "{word} {instance}"),
             Self::Finish(finished) => write!(f, "leave ended with exit code {}", finished.code),
             Self::Settled
@@ -146,7 +150,8 @@ pub fn decide(
         (Some(_), Step::Settled) => Step::Wait(history.trial.former.retry_at),
         (_, step) => step,
     };
-    let step = match record.and_then(|record| update::latest(record, history)) {
+    let tried = record.filter(|_| !phase.is_suspended());
+    let step = match tried.and_then(|record| update::latest(record, history)) {
         Some(latest) => step.until(latest),
         None => step,
     };
@@ -199,6 +204,7 @@ fn step(phase: &Phase, record: Option<&Record>) -> Step {
         | Stage::Finished
         | Stage::Scheduled
         | Stage::Cordoned
+        | Stage::Suspended(_)
         | Stage::Unresponsive
         | Stage::Trying
         | Stage::Watched
@@ -211,6 +217,7 @@ fn step(phase: &Phase, record: Option<&Record>) -> Step {
         | Stage::Replacing(instance) => Step::Remove(*instance),
         Stage::Adjusting(instance) => Step::Adjust(*instance),
         Stage::Removed => Step::Forget,
+        Stage::Suspending(instance, _) => Step::Suspend(*instance),
         Stage::Stopping | Stage::RestartRequested | Stage::Unhealthy => stop(),
         Stage::Unresolved | Stage::TagUnchecked => Step::Pull,
         Stage::Created | Stage::Due => Step::Launch,
@@ -261,6 +268,9 @@ fn why(stage: &Stage, record: &Record, seen: &Seen) -> String {
         }
         Stage::Due => return why_due(record, seen),
         Stage::Waiting(waits) => return format!("the container {}", waits.message()),
+        Stage::Suspending(_, suspension) | Stage::Suspended(suspension) => {
+            return suspension.message();
+        }
         Stage::Adjusting(_) => {
             return format!(
                 "generation {generation} changes only what its container can take on as it is"

@@ -220,12 +220,25 @@ reasons! {
     WaitsFor: Node, "read the message: it names each of them and its state; mend that one, give the entry under after a timeout, or leave it out";
     /// The node is cordoned and starts no new containers.
     NodeCordoned: Node, "lift the cordon in CHaS, or run the container on another node";
+    /// CHaS has not answered for longer than the container is to run without it.
+    Disconnected: Node, "restore the way to CHaS, whose next answer starts it again; or deploy it with another on_disconnect.stop_after, or none";
     /// The newest generation was given up, and the one before is back.
     RolledBack: Node, "read the message; then deploy a body that is corrected, or has a higher revision";
     /// The container waits for the next time of its schedule.
     Scheduled: Node, "nothing to do; next_run says when it runs, and a restart runs it now";
     /// The container was asked to stop.
     StopRequested: Node, "nothing to do; start the container to run it again";
+}
+
+impl Reason {
+    /// Whether a process that ended for it ended as it was meant to.
+    #[must_use]
+    pub const fn is_harmless_end(self) -> bool {
+        matches!(
+            self,
+            Self::Completed | Self::StopRequested | Self::ExitedCleanly | Self::Disconnected
+        )
+    }
 }
 
 impl std::fmt::Display for Reason {

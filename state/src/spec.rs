@@ -32,6 +32,7 @@ mod after;
 pub mod body;
 mod content;
 pub mod devices;
+mod disconnect;
 mod environment;
 pub mod exec;
 pub(crate) mod fields;
@@ -63,6 +64,7 @@ mod volumes;
 pub use after::{After, AfterCondition};
 pub use content::{Content, ContentTag};
 pub use devices::Device;
+pub use disconnect::OnDisconnect;
 pub use files::FileSpec;
 pub use health::{Health, HealthCheck, HttpProbe, OnFailure, Probe, StatusRange};
 pub use image::ImagePull;
@@ -183,6 +185,9 @@ pub struct Spec {
     /// Times at which it runs, and ends. `None`: it runs as long as it is to run.
     #[serde(default, skip_serializing_if = "is_default")]
     pub schedule: Option<Schedule>,
+    /// Conduct while CHaS does not answer.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_disconnect: OnDisconnect,
 }
 
 impl Spec {

@@ -103,7 +103,7 @@ impl Condition {
     pub fn is_settled(&self) -> bool {
         match self.status {
             Status::Running => self.reason != Some(Reason::ShimUnresponsive),
-            Status::Stopped => true,
+            Status::Stopped => self.reason != Some(Reason::Disconnected),
             Status::Pending
             | Status::Pulling
             | Status::Creating
@@ -195,6 +195,19 @@ pub fn condition(
                 && !phase.is_former_up
             {
                 return finished(end, record, history);
+            }
+            if let Stage::Suspended(suspension) = &phase.stage {
+                let message = suspension.message();
+                return Condition::because(Status::Stopped, Reason::Disconnected, &message);
+            }
+            if let Stage::Suspending(_, suspension) = &phase.stage {
+                return match is_stuck {
+                    true => Condition::waiting(Status::Stopping, history),
+                    false => {
+                        let (reason, message) = (Reason::Disconnected, suspension.message());
+                        Condition::because(Status::Stopping, reason, &message)
+                    }
+                };
             }
             if let Stage::Waiting(waits) = &phase.stage {
                 let waiting =

@@ -1,6 +1,7 @@
 //! Surroundings of a container: what holds it back although nothing of itself does. Plain data; who
 //! finds it out is [`crate::order`].
 
+use crate::contact::Suspension;
 use crate::id::ContainerName;
 use crate::spec::AfterCondition;
 use crate::time::BootTime;
@@ -10,11 +11,16 @@ use crate::time::BootTime;
 pub struct Surroundings {
     /// Containers that this one waits for. `None`: it may be started.
     pub waits: Option<Waits>,
+    /// Silence of CHaS for which it is not to run. `None`: it may.
+    pub suspension: Option<Suspension>,
 }
 
 impl Surroundings {
     /// Surroundings in which nothing holds a container back.
-    pub const NONE: Self = Self { waits: None };
+    pub const NONE: Self = Self {
+        waits: None,
+        suspension: None,
+    };
 }
 
 /// Containers that one waits for before its first start; not empty.

@@ -13,6 +13,7 @@
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
+use state::contact::StoredContact;
 use state::desired::chronicle::Chapter;
 use state::desired::set::Desired;
 use state::desired::{Entries, Record};
@@ -121,5 +122,16 @@ fn a_history_of_any_version_is_read_and_written_again_to_the_letter() {
             "{}",
             path.display()
         );
+    }
+}
+
+#[test]
+fn a_note_of_the_contact_with_chas_is_read_and_written_again_to_the_letter() {
+    for path in all("contact-") {
+        let stored = read(&path);
+        let contact: StoredContact = serde_json::from_value(stored.clone())
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let written = serde_json::to_value(&contact).unwrap();
+        assert_eq!(written, stored, "{}", path.display());
     }
 }

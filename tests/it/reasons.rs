@@ -24,7 +24,7 @@ const ROUNDS: usize = 3;
 const LATE_PART: u32 = 20;
 
 /// Reasons with which no attempt is announced.
-const WITHOUT_ATTEMPT: [(Reason, &str); 11] = [
+const WITHOUT_ATTEMPT: [(Reason, &str); 12] = [
     (
         Reason::Unhealthy,
         "told while it runs; of what is restarted for it: health.rs",
@@ -41,6 +41,7 @@ const WITHOUT_ATTEMPT: [(Reason, &str); 11] = [
         Reason::WaitsFor,
         "it starts when the others are as it waits for",
     ),
+    (Reason::Disconnected, "it starts when CHaS answers"),
     (Reason::ChangeLost, "nobody knows whether it is to run"),
     (Reason::StateLost, "of the node, not of a container"),
     (

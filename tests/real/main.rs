@@ -48,6 +48,9 @@ mod declared;
 mod devices;
 
 #[cfg(test)]
+mod disconnect;
+
+#[cfg(test)]
 mod disk;
 
 #[cfg(test)]

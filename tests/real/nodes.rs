@@ -25,6 +25,7 @@ use crate::stand::SOON;
 mod chain;
 mod cut_off;
 mod dual;
+mod silence;
 
 const JOIN_TOKEN: &str = "a-token-to-join-with-0123456789";
 const ADMIN_TOKEN: &str = "a-token-to-operate-with-0123456789";

@@ -354,6 +354,7 @@ fn drop_new_members(spec: &mut Value) {
         ("groups", json!([])),
         ("after", json!([])),
         ("schedule", json!(null)),
+        ("on_disconnect", json!({"stop_after": null})),
         ("sysctls", json!({})),
     ] {
         let new = spec.as_object_mut().expect("it is one").remove(name);

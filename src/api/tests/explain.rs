@@ -49,6 +49,7 @@ pub(super) fn explanation(view: ManagedView) -> ExplanationView {
             reached_by: ["other"].map(|name| name.parse().unwrap()).into(),
         },
         suppressed: None,
+        disconnect: None,
     }
 }
 

@@ -49,6 +49,7 @@ fn other(record: Record, looks: &[Seen]) -> Other {
         history.record_observation(&record, seen, NOW, wait);
     }
     Other {
+        suspension: None,
         record: Arc::new(record),
         seen: looks.last().cloned().unwrap_or_default(),
         history,

@@ -51,6 +51,7 @@ pub fn plan(
             | Step::Revive(instance)
             | Step::HandOver(instance)
             | Step::Stop(instance)
+            | Step::Suspend(instance)
             | Step::Remove(instance) => Some(*instance),
             Step::Pull | Step::Launch | Step::Switch | Step::RollBack(_) => {
                 record.as_ref().map(Record::instance)
@@ -132,6 +133,7 @@ fn model(
             seen.instances.entry(instance.generation).or_default().task = Task::Absent;
             history.record_stop(None, now);
         }
+        (Step::Suspend(instance), _) => suspend(*instance, seen, history, now),
         (Step::Remove(instance), _) => {
             seen.instances.remove(&instance.generation);
             history.record_removal(*instance, now);
@@ -153,6 +155,12 @@ fn model(
             _,
         ) => {}
     }
+}
+
+fn suspend(instance: InstanceName, seen: &mut Seen, history: &mut History, now: BootTime) {
+    seen.instances.entry(instance.generation).or_default().task = Task::Absent;
+    history.record_suspension();
+    history.record_suspended(instance, None, now);
 }
 
 fn revive(

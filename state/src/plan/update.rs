@@ -25,6 +25,10 @@ pub(super) fn next(
     now: BootTime,
 ) -> Option<Step> {
     let update = record.update.as_ref()?;
+    // It goes on, and its times count, once CHaS answers again.
+    if phase.is_suspended() {
+        return None;
+    }
     if !matches!(Goal::of(Some(record)), Goal::Running | Goal::Cordoned) {
         return None;
     }
@@ -138,7 +142,7 @@ fn given_up(record: &Record, phase: &Phase, history: &History, now: BootTime) ->
 
 /// Time until which a generation has to count, and may end but so often. `None`: it was not tried yet.
 fn deadline(record: &Record, history: &History) -> Option<BootTime> {
-    let since = history.trial.since?;
+    let since = history.trial.since.filter(|_| !history.is_suspended())?;
     Some(since.after(record.spec.update.deadline))
 }
 

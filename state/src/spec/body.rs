@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::disconnect::OnDisconnect;
 use super::fields::{FieldError, Fields, boolean, integer, parsed};
 use super::image::ImagePull;
 use super::logs::LogLimits;
@@ -55,7 +56,6 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
     health::check(&spec, &mut top);
     schedule::check(&spec, &mut top);
     update::check(&spec, &mut top);
-    top.refuse("on_disconnect", "not supported yet");
     top.finish();
     image?;
     Some(Deploy {
@@ -108,6 +108,9 @@ fn read_spec(
         health: health::read(top),
         update: top.object("update", UpdateRules::read).unwrap_or_default(),
         schedule: schedule::read(top),
+        on_disconnect: top
+            .object("on_disconnect", OnDisconnect::read)
+            .unwrap_or_default(),
     }
 }
 
@@ -162,6 +165,7 @@ pub fn of(record: &Record) -> Value {
         "devices": spec.devices,
         "runtime": runtime::to_json(spec.runtime.as_ref()),
         "image_pull": spec.image_pull,
+        "on_disconnect": spec.on_disconnect.to_json(),
     })
 }
 
@@ -240,6 +244,7 @@ mod tests {
         body["update"] = json!({"strategy": "start-first", "min_ready": "30s", "deadline": "2m", "rollback": true, "retries": 5});
         body["schedule"] = json!({"cron": "30 3 * * *", "timezone": "Europe/Berlin", "concurrency": "replace",
             "missed": "run-once", "missed_within": "6h", "history": 5});
+        body["on_disconnect"] = json!({"stop_after": "10m"});
         let deploy = read(&body, "", &mut Vec::new()).unwrap();
         let record = Record {
             spec: deploy.spec,
@@ -284,5 +289,6 @@ mod tests {
         assert_eq!(shown["runtime"], "default");
         assert_eq!(shown["image_pull"], "if-not-present");
         assert_eq!(shown["command"], Value::Null);
+        assert_eq!(shown["on_disconnect"], json!({"stop_after": null}));
     }
 }

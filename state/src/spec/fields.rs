@@ -207,13 +207,6 @@ impl<'a> Fields<'a> {
         inner(value, &path, self.faults, read)
     }
 
-    /// Refuses a member that is known but not allowed.
-    pub(crate) fn refuse(&mut self, key: &'static str, message: &str) {
-        if self.get(key).is_some() {
-            self.fault(key, message);
-        }
-    }
-
     /// Notes every unknown member as a fault, with the nearest known name.
     pub(crate) fn finish(mut self) {
         let unknown: Vec<_> = self

@@ -44,7 +44,7 @@ impl<'a> FixedParts<'a> {
     /// Parts of this spec. Every field is named here, so that a new one has to be sorted: into the
     /// fixed parts, or, with `_`, among those that are live. What the runtime does for a live one
     /// stands in `oci::resources` (limits), `volumes` (sizes), `logs::keep` (log files), or the record
-    /// is asked for it each time (labels, restart, stop, after, health, schedule).
+    /// is asked for it each time (labels, restart, stop, after, health, schedule, on_disconnect).
     fn of(spec: &'a Spec) -> Self {
         let Spec {
             image,
@@ -79,6 +79,7 @@ impl<'a> FixedParts<'a> {
             health: _,
             update: _,
             schedule: _,
+            on_disconnect: _,
         } = spec;
         Self {
             image,
@@ -150,6 +151,7 @@ mod tests {
             (json!({"after": [{"name": "b"}]}), true),
             (json!({"health": {"tcp": {"port": 80}}}), true),
             (json!({"health": "none"}), true),
+            (json!({"on_disconnect": {"stop_after": "1m"}}), true),
             (
                 json!({"restart": {"policy": "never"}, "schedule": "@daily"}),
                 true,

@@ -3,8 +3,12 @@
 use std::collections::BTreeMap;
 
 use super::{Store, lock};
+use crate::contact::StoredContact;
 use crate::history::{History, StoredHistory};
 use crate::id::ContainerId;
+
+/// Key of the contact with CHaS beside the histories; no id of a container is so.
+const CONTACT: &str = "contact";
 
 impl Store {
     /// Syncs the [saved histories](Self::save_history) to the disk. An orderly end of the agent
@@ -44,6 +48,25 @@ impl Store {
         {
             tracing::debug!(%id, %error, "history not saved");
         }
+    }
+
+    /// Saves the contact with CHaS over a restart of the agent; as a history it is no promise.
+    pub fn save_contact(&self, contact: &StoredContact) {
+        let value = serde_json::to_vec(contact).ok();
+        if let Some(disk) = lock(&self.files).disk()
+            && let Err(error) = disk.save_history(CONTACT, value)
+        {
+            tracing::debug!(%error, "contact with CHaS not saved");
+        }
+    }
+
+    /// The saved contact with CHaS. `None`: there is none, or it cannot be read.
+    #[must_use]
+    pub fn contact(&self) -> Option<StoredContact> {
+        let files = lock(&self.files);
+        let mut saved = files.disk()?.histories().into_iter();
+        let (_, value) = saved.find(|(key, _)| key == CONTACT)?;
+        serde_json::from_slice(&value).ok()
     }
 
     /// Saved histories of the desired containers, with times as they are in the boot with this id.

@@ -162,6 +162,7 @@ impl Node {
         ));
         match &decided.step {
             Step::Settled | Step::Wait(_) | Step::WaitForOthers => return false,
+            Step::Suspend(instance) => unreachable!("{instance}: CHaS answers"),
             Step::Pull => {
                 self.record.image_digest = Some(format!("sha256:{}", record.generation));
                 self.history.record_pull();

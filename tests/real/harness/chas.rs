@@ -51,6 +51,8 @@ struct State {
     signs: Option<Sign>,
     /// `None`: reports are answered with an empty body.
     announces: bool,
+    /// Whether nobody is there: each call is hung up on.
+    is_away: bool,
     registrations: Vec<Value>,
     reports: Vec<Value>,
     polls: usize,
@@ -88,6 +90,7 @@ impl Chas {
             register: ("200 OK", json!({"poll_after_s": 1, "health_after_s": 1})),
             signs: None,
             announces: true,
+            is_away: false,
             registrations: Vec::new(),
             reports: Vec::new(),
             polls: 0,
@@ -144,6 +147,11 @@ impl Chas {
         (state.answer, state.polls) = (answer, 0);
     }
 
+    /// Goes away, or comes back.
+    pub(crate) fn set_away(&self, is_away: bool) {
+        self.lock().is_away = is_away;
+    }
+
     /// Answers registrations so from now on.
     pub(crate) fn register(&self, status: &'static str, body: Value) {
         self.lock().register = (status, body);
@@ -192,6 +200,9 @@ impl Chas {
 fn serve(state: &Mutex<State>, head: &Head, body: &[u8], mut stream: TcpStream) -> io::Result<()> {
     let mut state = state.lock().unwrap();
     let sent = || serde_json::from_slice(body).unwrap_or_default();
+    if state.is_away {
+        return Ok(());
+    }
     let node = state.node_id.clone();
     let (health, desired) = (
         format!("/nodes/{node}/health"),

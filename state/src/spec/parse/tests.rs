@@ -136,14 +136,22 @@ fn each_rule_of_what_runs_has_its_own_sentence() {
         &[("comand", "did you mean \"command\"?")],
     );
     check(
-        &json!({"on_disconnect": {"stop_after": "1m"}}),
-        &[("on_disconnect", "not supported yet")],
+        &json!({"on_disconnect": {"stop_after": "9s"}}),
+        &[("on_disconnect.stop_after", "must be 10s at least")],
     );
     check(&json!({"init": "yes"}), &[("init", "true or false")]);
     check(&json!({"init": false}), &[]);
     check(
-        &json!({"on_disconnect": {"stop_after": null}}),
-        &[("on_disconnect", "not supported yet")],
+        &json!({"on_disconnect": {"stop": "1m", "stop_after": "400d"}}),
+        &[
+            ("on_disconnect.stop_after", "a duration of 30days"),
+            ("on_disconnect.stop", "did you mean \"stop_after\"?"),
+        ],
+    );
+    check(&json!({"on_disconnect": {"stop_after": null}}), &[]);
+    check(
+        &json!({"on_disconnect": "never"}),
+        &[("on_disconnect", "must be an object")],
     );
     check(
         &json!({"exposed_ports": [{"container": 1}, {"container": 1}]}),

@@ -1,0 +1,52 @@
+//! Stages of a container that rests while CHaS does not answer: all that runs of it is stopped, nothing
+//! is removed, and whatever was under way goes on after the next answer.
+
+use super::{Stage, finished};
+use crate::desired::Record;
+use crate::history::History;
+use crate::id::InstanceName;
+use crate::observed::{Seen, Task};
+use crate::surroundings::Surroundings;
+
+/// The stage for which CHaS's silence is the cause. `None`: the container goes its way.
+pub(super) fn suspended(
+    record: &Record,
+    seen: &Seen,
+    history: &History,
+    around: &Surroundings,
+) -> Option<Stage> {
+    let suspension = around.suspension?;
+    let own = seen.task(record);
+    let ended = match own {
+        Task::Stopped(exit) => Some(history.known_exit(exit)),
+        Task::Absent => history.ended.as_ref(),
+        Task::Created { .. } | Task::Running { .. } | Task::Unresponsive => None,
+    };
+    // What has done its work before is not started again.
+    let ended = ended.filter(|_| !record.restart_pending && !history.is_suspended());
+    if let Some(end) = ended.and_then(|exit| finished(record, history, exit)) {
+        return Some(Stage::Ended(end));
+    }
+    let mut newest_first = seen.instances.iter().rev();
+    let up = newest_first.find(|(_, instance)| instance.task != Task::Absent);
+    let Some((&generation, instance)) = up else {
+        return Some(Stage::Suspended(suspension));
+    };
+    let may_run = matches!(instance.task, Task::Running { .. } | Task::Unresponsive);
+    if may_run && !suspension.is_certain {
+        // It goes on until CHaS was asked, and nothing is begun.
+        return Some(match own {
+            Task::Running { .. } => Stage::Running,
+            Task::Unresponsive => Stage::Unresponsive,
+            Task::Created { .. } | Task::Stopped(_) | Task::Absent => Stage::Suspended(suspension),
+        });
+    }
+    let id = record.id;
+    Some(Stage::Suspending(
+        InstanceName { id, generation },
+        suspension,
+    ))
+}
+
+#[cfg(test)]
+mod tests;
