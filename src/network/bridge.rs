@@ -364,7 +364,10 @@ impl NetworkDriver for BridgeNetwork {
         }
         self.hosts.remove(instance);
         self.memory.forget(instance);
-        self.follow_name_servers().await;
+        // Its address may be another's next; and what is gone is not to be in the table until then.
+        if let Some(error) = self.apply_rules(false).await.fault {
+            tracing::warn!(%instance, %error, "network rules of a removed container not taken away");
+        }
         withdrawn.and(self.hosts.remove_files(instance).await)
     }
 

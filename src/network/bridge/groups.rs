@@ -101,22 +101,6 @@ impl BridgeNetwork {
         applied
     }
 
-    /// Puts rules in force by which containers reach the host's name servers, if these are others
-    /// now: the containers are about to be told of them.
-    pub(super) async fn follow_name_servers(&self) {
-        let GroupRules {
-            ruled,
-            name_servers,
-            ..
-        } = self.ports.groups().await;
-        if name_servers == self.servers(&ruled) {
-            return;
-        }
-        if let Some(error) = self.apply_rules(false).await.fault {
-            tracing::warn!(%error, "rules about name servers not written");
-        }
-    }
-
     /// Rules for these instances. Of two with one address the later generation has it.
     fn rules(&self, members: BTreeMap<InstanceName, Member>, is_closed: bool) -> GroupRules {
         let members = members.into_values();
