@@ -285,6 +285,7 @@ pub(super) fn refusal(error: StoreError) -> Refusal {
         | StoreError::NothingToConfirm
         | StoreError::UnkeptGeneration(..)
         | StoreError::NothingBefore(_)
+        | StoreError::AlreadyBack(..)
         | StoreError::Changed(..)
         | StoreError::PinnedImage(..)
         | StoreError::Removing(_)

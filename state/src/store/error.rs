@@ -71,6 +71,12 @@ pub enum StoreError {
          (see GET /containers/{0}/history), or deploy another body"
     )]
     NothingBefore(ContainerName),
+    /// The container is what it went back to; generation that was given up.
+    #[error(
+        "{0} went back already, and generation {1} was given up; to go further back name the \
+         generation by ?generation=N (see GET /containers/{0}/history)"
+    )]
+    AlreadyBack(ContainerName, u64),
     /// Another change came first; the container has this generation by now.
     #[error("{0} was changed meanwhile, and has generation {1} now; look at it, and ask again")]
     Changed(ContainerName, u64),

@@ -57,7 +57,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Removing`], [`StoreError::Uncertain`],
     /// [`StoreError::UnknownGeneration`], [`StoreError::UnkeptGeneration`],
-    /// [`StoreError::NothingBefore`], [`StoreError::KeyReused`].
+    /// [`StoreError::NothingBefore`], [`StoreError::AlreadyBack`], [`StoreError::KeyReused`],
+    /// [`StoreError::Disk`].
     pub fn rollback_target(
         &self,
         request: &RollbackRequest,
@@ -90,6 +91,10 @@ impl Store {
         let name = || present.name.clone();
         if wanted == Some(present.generation) {
             return Ok(present.clone());
+        }
+        // Who asks twice goes neither two steps back nor, in the trial of the way back, forth again.
+        if let (None, Some(given_up)) = (wanted, &present.rolled_back) {
+            return Err(StoreError::AlreadyBack(name(), given_up.generation));
         }
         // What serves, or served last, while another one takes its place.
         if let Some(former) = former(present)

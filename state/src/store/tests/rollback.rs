@@ -37,10 +37,9 @@ fn it_goes_back_to_the_last_good_one_which_needs_no_registry() {
         told[1].end.as_ref().unwrap().result,
         ChapterResult::RolledBack
     );
-    // Twice: the one that is back is no step further back.
     assert!(matches!(
         back(&store, id, None),
-        Err(StoreError::NothingBefore(_))
+        Err(StoreError::AlreadyBack(_, 2))
     ));
     assert!(
         !back(&store, id, Some(1)).unwrap().changed,
@@ -69,7 +68,7 @@ fn on_a_way_back_by_several_steps_every_body_that_was_left_stays_given_up() {
         Some(vec!["2".to_owned()])
     );
     assert_eq!(
-        back(&store, id, None).unwrap().record.spec.args,
+        back(&store, id, Some(1)).unwrap().record.spec.args,
         Some(vec!["1".to_owned()])
     );
     for version in [2, 3] {
@@ -239,7 +238,7 @@ fn the_image_of_the_last_good_one_is_the_one_that_stays_on_the_node() {
     let id = of("one", true);
     of("two", true);
     of("three", false);
-    for expected in ["sha256:two", "sha256:one"] {
+    for (generation, expected) in [(None, "sha256:two"), (Some(1), "sha256:one")] {
         let present = Arc::clone(store.desired().get(id).unwrap());
         let kept = [
             present
@@ -248,8 +247,36 @@ fn the_image_of_the_last_good_one_is_the_one_that_stays_on_the_node() {
                 .map(|image| image.digest.clone()),
             present.image_digest.clone(),
         ];
-        let record = back(&store, id, None).unwrap().record;
+        let record = back(&store, id, generation).unwrap().record;
         assert_eq!(record.image_digest.as_deref(), Some(expected));
         assert!(kept.contains(&record.image_digest), "{kept:?}");
     }
+}
+
+#[test]
+fn who_asks_twice_while_the_good_one_is_tried_does_not_get_the_bad_one_back() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = with_key(directory.path());
+    let with = |version: u64, strategy: &str| {
+        let mut body = body(version);
+        body["update"] = json!({"strategy": strategy});
+        body
+    };
+    let id = run(&store, &with(1, "start-first"), true).id;
+    let bad = run(&store, &with(2, "stop-first"), false);
+    assert!(
+        bad.update
+            .as_ref()
+            .is_none_or(|of| of.stage == UpdateStage::Leaving)
+    );
+    let record = back(&store, id, None).unwrap().record;
+    assert_eq!(record.update.as_ref().unwrap().stage, UpdateStage::Trying);
+    let again = back(&store, id, None);
+    assert!(
+        matches!(again, Err(StoreError::AlreadyBack(_, 2))),
+        "{again:?}"
+    );
+    // It may be meant so.
+    let record = back(&store, id, Some(2)).unwrap().record;
+    assert_eq!(record.spec.args, Some(vec!["2".to_owned()]));
 }
