@@ -35,6 +35,7 @@ mod shelf;
 mod store;
 mod subnet;
 mod tls;
+mod usage;
 
 pub use self::review::{review, tls_fault};
 

@@ -31,7 +31,7 @@ use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::metrics::Metrics;
 use crate::view::{
     CapacityView, ChronicleView, ContainerView, DeployedView, ExplanationView, FindError,
-    HealthView, ManagedView, Naming, PlanView, PushSetView, SetPlanView,
+    HealthView, ManagedView, Naming, PlanView, PushSetView, SetPlanView, UsageView,
 };
 
 mod access;
@@ -61,6 +61,7 @@ mod query;
 mod request_log;
 mod rights;
 mod secrets;
+mod stats;
 #[cfg(test)]
 pub(crate) mod tests;
 mod version;
@@ -74,7 +75,7 @@ pub(crate) use files::NodeFiles;
 #[cfg(any(test, fuzzing))]
 pub(crate) use json::parse as parse_body;
 pub(crate) use origin::OwnNames;
-use rights::{LOGS_PATH, METRICS_PATH};
+use rights::{LOGS_PATH, METRICS_PATH, NODE_STATS_PATH, STATS_PATH};
 
 /// The agent, as the API needs it.
 ///
@@ -199,6 +200,9 @@ pub(crate) trait NodeApi: NodeFiles {
     /// The directory of the container's log files.
     fn logs_dir(&self, id: ContainerId) -> PathBuf;
 
+    /// Use by every managed container, or by the one with this id; by name.
+    fn usage(&self, only: Option<ContainerId>) -> impl Future<Output = Vec<UsageView>> + Send;
+
     /// The node's capacity.
     fn capacity(&self) -> CapacityView;
 
@@ -246,9 +250,11 @@ pub(crate) fn router<N: NodeApi>(
 ) -> Router {
     let CallRules { gate, hosts } = rules;
     let followers = Arc::new(logs::Followers::new());
+    let watchers = stats::Watchers::default();
     let routes = rights::routes().into_iter().filter_map(|route| {
         Some(match route.path {
             LOGS_PATH => route.with(Arc::clone(&followers)),
+            STATS_PATH | NODE_STATS_PATH => route.with(watchers.clone()),
             METRICS_PATH => route.with(metrics.clone()?),
             _ => route,
         })

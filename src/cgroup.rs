@@ -6,6 +6,7 @@ use std::io;
 use std::path::Path;
 
 pub(crate) mod throttles;
+pub(crate) mod usage;
 
 /// Mount of the control groups at `/sys/fs/cgroup`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 //! whoever counts says in a word what it counted.
 //!
 //! Names, units and meanings are those of the `HELP` lines, which are the documentation. Labels
-//! take words of closed sets, so the number of series is bounded whatever callers ask for; no label
-//! names a container.
+//! take words of closed sets, so the number of series is bounded whatever callers ask for; those of
+//! single containers are bounded by the containers that a node may have.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +20,7 @@ use prometheus_client::registry::{Registry, Unit};
 mod archives;
 mod capacity;
 mod contact;
+mod containers;
 mod execs;
 mod health;
 mod jobs;
@@ -27,6 +28,7 @@ mod rollbacks;
 
 use archives::ArchiveCounts;
 use capacity::CapacityGauges;
+pub(crate) use containers::ContainerNumbers;
 use health::ProbeCounts;
 use rollbacks::RollbackCounts;
 
@@ -245,11 +247,8 @@ impl Metrics {
             Unit::Seconds,
             self.writes.clone(),
         );
-        all.register(
-            "containerd_up",
-            "1 while containerd answers, else 0",
-            self.containerd.clone(),
-        );
+        let up = "1 while containerd answers, else 0";
+        all.register("containerd_up", up, self.containerd.clone());
         all.register(
             "store_writable",
             "1 while changes of the desired state can be stored, else 0",

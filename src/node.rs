@@ -37,9 +37,11 @@ pub(crate) mod rollback;
 mod sizes;
 #[cfg(test)]
 mod tests;
+pub(crate) mod usage;
 pub(crate) mod volumes;
 
 use rollback::ImageShelf;
+use usage::UsageSources;
 use volumes::NodeVolumes;
 
 /// The running agent, as its interfaces see it.
@@ -57,6 +59,8 @@ pub(crate) struct AgentNode {
     reach: Option<NodeReach>,
     /// `None`: nothing runs programs in containers.
     execs: Option<ExecRoom>,
+    /// `None`: what containers use is not looked at.
+    usage: Option<Arc<UsageSources>>,
     /// `None`: the node has no volumes.
     volumes: Option<NodeVolumes>,
     /// `None`: nobody looks whether an image to go back to is there.
@@ -85,6 +89,7 @@ impl AgentNode {
             confinement,
             reach: None,
             execs: None,
+            usage: None,
             volumes: None,
             images: None,
             started: SystemTime::now(),
@@ -100,6 +105,12 @@ impl AgentNode {
     /// The same, with programs run in containers.
     pub(crate) fn with_execs(mut self, execs: ExecRoom) -> Self {
         self.execs = Some(execs);
+        self
+    }
+
+    /// The same, with what containers use.
+    pub(crate) fn with_usage(mut self, sources: UsageSources) -> Self {
+        self.usage = Some(Arc::new(sources));
         self
     }
 

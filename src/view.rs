@@ -9,6 +9,7 @@ mod find;
 mod health;
 mod link;
 mod plan;
+mod usage;
 mod volume;
 
 pub(crate) use capacity::CapacityView;
@@ -24,4 +25,5 @@ pub(crate) use plan::{
     AcquaintancesView, ContainerPlanView, DeployedView, ExplanationView, PlanView, PushSetView,
     SetPlanView, StepView,
 };
+pub(crate) use usage::UsageView;
 pub(crate) use volume::{VolumeContentView, VolumeView};

@@ -23,6 +23,7 @@ use super::review;
 use super::secrets;
 use super::shelf::LocalShelf;
 use super::store::{self, open_store};
+use super::usage;
 use crate::api::{self, CallRules, CallerToken, ClientList, Gate, OwnNames};
 use crate::audit::{self, AuditLog};
 use crate::chas::{ChasLink, LinkState};
@@ -130,7 +131,7 @@ impl Rooms {
         let asking = (&writer, reconciler.handle(), &execs);
         probes::start(asking, told.clone(), (stop, tracker));
         let volumes = NodeVolumes::start(volumes, &writer, told, roots, (stop, tracker));
-        let node = node.with_execs(execs).with_volumes(volumes);
+        let node = usage::shown_by(node.with_execs(execs).with_volumes(volumes), config)?;
         let node = Arc::new(node.with_reach(reach(config)).with_shelf(LocalShelf(shelf)));
         let link = contact
             .clone()

@@ -1,6 +1,8 @@
 //! Counts requests, and shows the metrics.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::Extension;
 use axum::extract::{MatchedPath, Request, State};
@@ -12,18 +14,22 @@ use state::status::Status;
 use tokio::time::Instant;
 
 use super::NodeApi;
+use super::access::Access;
 use super::error::Problem;
 use super::query::{Parameters, RawQuery};
-use crate::metrics::{CONTENT_TYPE, Metrics};
-use crate::view::{ContainerView, ManagedView};
+use crate::metrics::{CONTENT_TYPE, ContainerNumbers, Metrics};
+use crate::monitor::links::Traffic;
+use crate::view::{ContainerView, ManagedView, UsageView};
 
 /// The metrics, from memory: a scrape never waits for containerd.
 pub(super) async fn metrics<N: NodeApi>(
     State(node): State<Arc<N>>,
     Extension(metrics): Extension<Metrics>,
+    access: Access,
     query: RawQuery,
 ) -> Result<Response, Problem> {
     Parameters::of(query, &[])?;
+    let usage = node.usage(None).await;
     let views = node.containers();
     let managed = || views.iter().filter_map(ContainerView::managed);
     for status in Status::ALL {
@@ -49,7 +55,51 @@ pub(super) async fn metrics<N: NodeApi>(
     let is_suspended = |view: &&ManagedView| view.condition.reason == Some(Reason::Disconnected);
     let silent_for = link.and_then(|link| link.silent_for).unwrap_or_default();
     metrics.show_contact(silent_for, managed().filter(is_suspended).count());
-    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], metrics.text()).into_response())
+    let usage: HashMap<_, _> = usage.iter().map(|view| (view.record.id, view)).collect();
+    let seen = managed().filter(|view| access.names.has(&view.record.name));
+    let numbers = seen.map(|view| numbers(view, usage.get(&view.record.id).copied()));
+    let text = metrics.text_with(numbers.collect());
+    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+}
+
+/// Numbers of a container, and of what it uses.
+fn numbers(view: &ManagedView, usage: Option<&UsageView>) -> ContainerNumbers {
+    let group = usage.map(|usage| &usage.group);
+    let cpu = group.and_then(|group| group.cpu.as_ref());
+    let memory = group.and_then(|group| group.memory.as_ref());
+    let pids = group.and_then(|group| group.pids.as_ref());
+    let disk = group.and_then(|group| group.disk.as_ref());
+    let network = usage.and_then(|usage| usage.network);
+    let counts = |of: Traffic| [of.bytes, of.packets, of.errors, of.dropped];
+    let since_1970 = |at: SystemTime| at.duration_since(SystemTime::UNIX_EPOCH).ok();
+    ContainerNumbers {
+        container: view.record.name.to_string(),
+        status: view.condition.status.as_str(),
+        ready: view.is_ready(),
+        restarts: view.restart_count,
+        exit_code: view.exit_code,
+        started: view
+            .started
+            .and_then(since_1970)
+            .map(|time| time.as_secs_f64()),
+        cpu: cpu.map(|cpu| cpu.total.as_secs_f64()),
+        throttled: cpu.map(|cpu| cpu.throttled.as_secs_f64()),
+        periods: cpu.map(|cpu| cpu.periods),
+        throttled_periods: cpu.map(|cpu| cpu.throttled_periods),
+        memory: memory.map(|memory| memory.used),
+        working_set: memory.map(|memory| memory.working_set),
+        memory_limit: memory.and_then(|memory| memory.limit),
+        swap: memory.and_then(|memory| memory.swap),
+        memory_kills: memory.map(|memory| memory.kills),
+        pids: pids.map(|pids| pids.count),
+        pids_limit: pids.and_then(|pids| pids.limit),
+        received: network.map(|network| counts(network.received)),
+        sent: network.map(|network| counts(network.sent)),
+        disk_read: disk.map(|disk| disk.read),
+        disk_written: disk.map(|disk| disk.written),
+        disk_reads: disk.map(|disk| disk.reads),
+        disk_writes: disk.map(|disk| disk.writes),
+    }
 }
 
 pub(super) async fn count(

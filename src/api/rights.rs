@@ -17,12 +17,16 @@ use super::caller::{CALL, Caller, current_call};
 use super::error::Problem;
 use super::{
     NodeApi, archives, capacity, chronicle, containers, exec, explain, health, logs, metrics,
-    push_set, secrets, volumes,
+    push_set, secrets, stats, volumes,
 };
 use crate::audit::AuditCall;
 
 /// Path of containers' output.
 pub(super) const LOGS_PATH: &str = "/containers/{id}/logs";
+/// Path of what a container uses.
+pub(super) const STATS_PATH: &str = "/containers/{id}/stats";
+/// Path of what all containers use.
+pub(super) const NODE_STATS_PATH: &str = "/stats";
 /// Path of the metrics, which may be left out.
 pub(super) const METRICS_PATH: &str = "/metrics";
 
@@ -106,6 +110,8 @@ pub(super) fn routes<N: NodeApi>() -> Vec<ApiRoute<N>> {
         route(EXEC, Method::PUT, "/containers/{id}/archive", archives::write::<N>),
         route(READ, Method::GET, LOGS_PATH, logs::logs::<N>),
         route(READ, Method::GET, "/containers/{id}/explain", explain::explain::<N>),
+        route(READ, Method::GET, STATS_PATH, stats::of_container::<N>),
+        route(READ, Method::GET, NODE_STATS_PATH, stats::of_node::<N>),
         route(READ, Method::GET, "/volumes", volumes::list::<N>),
         route(READ, Method::GET, "/volumes/{name}", volumes::get::<N>),
         route(DEPLOY, Method::DELETE, "/volumes/{name}", volumes::remove::<N>),

@@ -29,7 +29,7 @@ use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::view::{
     CapacityView, ChronicleView, ContainerPlanView, ContainerView, DeployedView, ExplanationView,
     FindError, Found, HealthView, ManagedView, Naming, PlanView, PushSetView, SetPlanView,
-    UnmanagedView, find,
+    UnmanagedView, UsageView, find,
 };
 
 mod capacity;
@@ -46,6 +46,7 @@ mod orders;
 mod push_set;
 mod rights;
 mod secrets;
+mod stats;
 mod views;
 
 use explain::pulls;
@@ -161,6 +162,10 @@ impl NodeApi for Fake {
             boot_id: String::new(),
             now: BootTime::default(),
         }
+    }
+
+    async fn usage(&self, only: Option<ContainerId>) -> Vec<UsageView> {
+        self.usage_of(only)
     }
 
     fn deploy(

@@ -66,6 +66,7 @@ mod tools;
 mod veth;
 
 pub use free_subnet::free_subnet;
+pub(crate) use veth::name as link_name;
 
 /// Time for which [`NetworkDriver::repair`] spares an instance that this agent connected although
 /// it is not wanted: the caller's list may be older than the instance. No list is that old.

@@ -27,7 +27,7 @@ use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::reconcile::Handle;
 use crate::view::{
     CapacityView, ChronicleView, ContainerView, DeployedView, ExplanationView, FindError,
-    HealthView, ManagedView, Naming, PlanView, PushSetView, SetPlanView,
+    HealthView, ManagedView, Naming, PlanView, PushSetView, SetPlanView, UsageView,
 };
 
 impl AgentNode {
@@ -69,6 +69,10 @@ impl NodeApi for AgentNode {
             boot_id: clock.boot_id(),
             now: clock.now(),
         }
+    }
+
+    async fn usage(&self, only: Option<ContainerId>) -> Vec<UsageView> {
+        self.usage_now(only).await
     }
 
     async fn deploy(&self, deploy: Deploy, dry_run: bool) -> Result<DeployedView, Refusal> {

@@ -27,6 +27,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "audit",
             "backoff",
             "cause",
+            "cgroup",
             "chas",
             "config",
             "exec",
@@ -57,6 +58,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "archive",
             "audit",
             "cause",
+            "cgroup",
             "chas",
             "config",
             "exec",
@@ -75,10 +77,11 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "api",
         &[
-            "archive", "audit", "config", "exec", "lock", "logs", "metrics", "monitor", "view",
+            "archive", "audit", "cgroup", "config", "exec", "lock", "logs", "metrics", "monitor",
+            "view",
         ],
     ),
-    ("view", &["logs", "monitor"]),
+    ("view", &["cgroup", "logs", "monitor"]),
     (
         "chas",
         &["backoff", "cause", "config", "journal", "lock", "lookup"],

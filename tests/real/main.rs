@@ -144,6 +144,9 @@ mod unresponsive;
 mod updates;
 
 #[cfg(test)]
+mod usage;
+
+#[cfg(test)]
 mod upgrade;
 
 #[cfg(test)]

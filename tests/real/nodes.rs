@@ -286,6 +286,7 @@ impl Node {
             "find",
             [
                 "/sys/fs/cgroup",
+                "-ignore_readdir_race",
                 "-depth",
                 "-type",
                 "d",

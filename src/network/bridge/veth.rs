@@ -98,7 +98,7 @@ fn made_for(link: &KernelLink) -> Option<Ipv4Addr> {
 ///
 /// An instance's own name is too long for a link (15 bytes), and agents with other bridges may use
 /// the same one.
-pub(super) fn name(bridge: &str, instance: InstanceName) -> String {
+pub(crate) fn name(bridge: &str, instance: InstanceName) -> String {
     let digest = Sha256::digest(format!("{bridge}/{instance}"));
     let short: Vec<u8> = digest.iter().take(6).copied().collect();
     format!("{PORT_PREFIX}{}", state::digest::hex(&short))

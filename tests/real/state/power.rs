@@ -12,6 +12,8 @@ pub(crate) struct Disk {
     image: PathBuf,
     pub(crate) mount: PathBuf,
     mounted: bool,
+    /// Disks that this one went on on so far.
+    disks: usize,
 }
 
 impl Disk {
@@ -20,6 +22,7 @@ impl Disk {
             image: bed.dir.join("disk.img"),
             mount: bed.dir.join("disk"),
             mounted: false,
+            disks: 0,
         };
         std::fs::create_dir(&disk.mount).unwrap();
         run("truncate", ["--size", "64M", disk.image.to_str().unwrap()]).unwrap();
@@ -58,10 +61,25 @@ impl Disk {
         .unwrap();
     }
 
-    /// Also while files on it are open.
+    /// Also while files on it are open: a mount would then be of the same file system again, which was shut
+    /// down. What is on the disk goes on on another one.
     pub(crate) fn unmount(&mut self) {
         run("umount", ["--lazy", self.mount.to_str().unwrap()]).unwrap();
         self.mounted = false;
+        let is_attached = || {
+            let devices = run("losetup", ["--associated", self.image.to_str().unwrap()]);
+            !devices.unwrap().trim().is_empty()
+        };
+        let mut tries = 0..20;
+        while is_attached() && tries.next().is_some() {
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        if is_attached() {
+            let next = self.image.with_extension(format!("{}.img", self.disks));
+            self.disks += 1;
+            std::fs::copy(&self.image, &next).unwrap();
+            self.image = next;
+        }
     }
 }
 

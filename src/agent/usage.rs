@@ -1,0 +1,22 @@
+//! Where the kernel counts what containers use, as the configuration names the places.
+
+use std::io;
+
+use crate::cgroup::Cgroup;
+use crate::config::Config;
+use crate::network::bridge;
+use crate::node::AgentNode;
+use crate::node::usage::UsageSources;
+
+/// The node, which shows what its containers use.
+///
+/// # Errors
+/// The control groups cannot be asked of which kind they are.
+pub(super) fn shown_by(node: AgentNode, config: &Config) -> io::Result<AgentNode> {
+    let bridge = config.network.bridge.clone();
+    Ok(node.with_usage(UsageSources {
+        cgroup: Cgroup::read()?,
+        namespace: config.containerd.namespace.clone(),
+        link: Box::new(move |instance| bridge::link_name(&bridge, instance)),
+    }))
+}

@@ -1,0 +1,350 @@
+//! Use by the processes of a control group, by the kernel's own counts: a few small files a group,
+//! and no call to containerd.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::{CGROUP_ROOT, Cgroup, parse_kills};
+
+/// Ticks per second in `cpuacct.stat`: `USER_HZ`, which is 100 on every Linux.
+const TICK: Duration = Duration::from_millis(10);
+/// A limit of version 1 from which on it is none: the largest number of whole pages is a little below
+/// `i64::MAX`.
+const NO_LIMIT: u64 = 1 << 62;
+
+/// Use of a control group. A part is `None` where the kernel does not count it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GroupUsage {
+    pub(crate) cpu: Option<CpuUsage>,
+    pub(crate) memory: Option<MemoryUsage>,
+    pub(crate) pids: Option<PidUsage>,
+    pub(crate) disk: Option<DiskUsage>,
+}
+
+/// CPU time since the group was made.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CpuUsage {
+    /// In all.
+    pub(crate) total: Duration,
+    /// In programs.
+    pub(crate) user: Duration,
+    /// In the kernel for them.
+    pub(crate) system: Duration,
+    /// Periods of the limit in which anything ran. 0 without a limit.
+    pub(crate) periods: u64,
+    /// Periods in which the limit was used up.
+    pub(crate) throttled_periods: u64,
+    /// Time that processes waited for the next period.
+    pub(crate) throttled: Duration,
+}
+
+/// Memory now, in bytes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct MemoryUsage {
+    /// In all, with what is cached of files.
+    pub(crate) used: u64,
+    /// Without files that were not used of late: what the kernel would not easily give back.
+    pub(crate) working_set: u64,
+    /// Limit. `None`: the node's memory.
+    pub(crate) limit: Option<u64>,
+    /// In swap.
+    pub(crate) swap: Option<u64>,
+    /// Processes that the kernel killed for want of memory, since the group was made.
+    pub(crate) kills: u64,
+}
+
+/// Processes and threads now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PidUsage {
+    pub(crate) count: u64,
+    /// `None`: the node's.
+    pub(crate) limit: Option<u64>,
+}
+
+/// Input and output of disks since the group was made, in bytes and operations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct DiskUsage {
+    pub(crate) read: u64,
+    pub(crate) written: u64,
+    pub(crate) reads: u64,
+    pub(crate) writes: u64,
+}
+
+impl Cgroup {
+    /// Use of the control group at `path` (absolute, as in the OCI spec). Blocks for some ten
+    /// microseconds. `None`: there is no such group.
+    pub(crate) fn usage(self, path: &str) -> Option<GroupUsage> {
+        self.usage_in(Path::new(CGROUP_ROOT), path.trim_start_matches('/'))
+    }
+
+    fn usage_in(self, root: &Path, path: &str) -> Option<GroupUsage> {
+        let usage = match self {
+            Self::V1 { .. } => {
+                let group = |controller: &str| Group(root.join(controller).join(path));
+                GroupUsage {
+                    cpu: cpu_of_v1(&group("cpuacct"), &group("cpu")),
+                    memory: memory_of_v1(&group("memory")),
+                    pids: pids(&group("pids")),
+                    disk: disk_of_v1(&group("blkio")),
+                }
+            }
+            Self::V2 => {
+                let group = Group(root.join(path));
+                GroupUsage {
+                    cpu: cpu_of_v2(&group),
+                    memory: memory_of_v2(&group),
+                    pids: pids(&group),
+                    disk: disk_of_v2(&group),
+                }
+            }
+        };
+        (usage != GroupUsage::default()).then_some(usage)
+    }
+}
+
+/// Directory of a control group.
+struct Group(PathBuf);
+
+impl Group {
+    fn text(&self, file: &str) -> Option<String> {
+        fs::read_to_string(self.0.join(file)).ok()
+    }
+
+    fn number(&self, file: &str) -> Option<u64> {
+        self.text(file)?.trim().parse().ok()
+    }
+
+    /// Limit, for which there may be the word `max`.
+    fn limit(&self, file: &str) -> Option<u64> {
+        self.number(file).filter(|limit| *limit < NO_LIMIT)
+    }
+}
+
+/// Number in the line `NAME N`; 0 without one.
+fn count(text: &str, name: &str) -> u64 {
+    let mut lines = text.lines();
+    let number = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    number
+        .and_then(|number| number.trim().parse().ok())
+        .unwrap_or(0)
+}
+
+fn cpu_of_v1(accounts: &Group, limits: &Group) -> Option<CpuUsage> {
+    let total = accounts.number("cpuacct.usage")?;
+    let ticks = accounts.text("cpuacct.stat").unwrap_or_default();
+    let limited = limits.text("cpu.stat").unwrap_or_default();
+    let spent = |name| TICK.saturating_mul(u32::try_from(count(&ticks, name)).unwrap_or(u32::MAX));
+    Some(CpuUsage {
+        total: Duration::from_nanos(total),
+        user: spent("user"),
+        system: spent("system"),
+        periods: count(&limited, "nr_periods"),
+        throttled_periods: count(&limited, "nr_throttled"),
+        throttled: Duration::from_nanos(count(&limited, "throttled_time")),
+    })
+}
+
+fn cpu_of_v2(group: &Group) -> Option<CpuUsage> {
+    let text = group.text("cpu.stat")?;
+    let time = |name| Duration::from_micros(count(&text, name));
+    Some(CpuUsage {
+        total: time("usage_usec"),
+        user: time("user_usec"),
+        system: time("system_usec"),
+        periods: count(&text, "nr_periods"),
+        throttled_periods: count(&text, "nr_throttled"),
+        throttled: time("throttled_usec"),
+    })
+}
+
+fn memory_of_v1(group: &Group) -> Option<MemoryUsage> {
+    let used = group.number("memory.usage_in_bytes")?;
+    let stat = group.text("memory.stat").unwrap_or_default();
+    let kills = group.text("memory.oom_control").unwrap_or_default();
+    Some(MemoryUsage {
+        used,
+        working_set: used.saturating_sub(count(&stat, "total_inactive_file")),
+        limit: group.limit("memory.limit_in_bytes"),
+        swap: stat
+            .contains("total_swap ")
+            .then(|| count(&stat, "total_swap")),
+        kills: parse_kills(&kills).unwrap_or(0),
+    })
+}
+
+fn memory_of_v2(group: &Group) -> Option<MemoryUsage> {
+    let used = group.number("memory.current")?;
+    let stat = group.text("memory.stat").unwrap_or_default();
+    let kills = group.text("memory.events").unwrap_or_default();
+    Some(MemoryUsage {
+        used,
+        working_set: used.saturating_sub(count(&stat, "inactive_file")),
+        limit: group.limit("memory.max"),
+        swap: group.number("memory.swap.current"),
+        kills: parse_kills(&kills).unwrap_or(0),
+    })
+}
+
+fn pids(group: &Group) -> Option<PidUsage> {
+    Some(PidUsage {
+        count: group.number("pids.current")?,
+        limit: group.limit("pids.max"),
+    })
+}
+
+fn disk_of_v1(group: &Group) -> Option<DiskUsage> {
+    let text = |file: &str| {
+        let of_tree = group.text(&format!("blkio.throttle.{file}_recursive"));
+        of_tree.or_else(|| group.text(&format!("blkio.throttle.{file}")))
+    };
+    let (bytes, operations) = (text("io_service_bytes")?, text("io_serviced")?);
+    // `8:0 Read 4096`, a line for each disk and kind.
+    let sum = |text: &str, kind: &str| {
+        let words = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
+        let of_kind = words.filter_map(|words| match words[..] {
+            [_, this, number] if this == kind => number.parse::<u64>().ok(),
+            _ => None,
+        });
+        of_kind.fold(0, u64::saturating_add)
+    };
+    Some(DiskUsage {
+        read: sum(&bytes, "Read"),
+        written: sum(&bytes, "Write"),
+        reads: sum(&operations, "Read"),
+        writes: sum(&operations, "Write"),
+    })
+}
+
+fn disk_of_v2(group: &Group) -> Option<DiskUsage> {
+    let text = group.text("io.stat")?;
+    // `8:0 rbytes=4096 wbytes=0 rios=1 wios=0 …`, a line for each disk.
+    let sum = |name: &str| {
+        let words = text.split_whitespace();
+        let numbers = words.filter_map(|word| {
+            let (this, number) = word.split_once('=')?;
+            number.parse::<u64>().ok().filter(|_| this == name)
+        });
+        numbers.fold(0, u64::saturating_add)
+    };
+    Some(DiskUsage {
+        read: sum("rbytes"),
+        written: sum("wbytes"),
+        reads: sum("rios"),
+        writes: sum("wios"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let root = tempfile::tempdir().unwrap();
+        for (file, text) in files {
+            let file = root.path().join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        }
+        root
+    }
+
+    #[test]
+    fn version_1_counts_by_controller_in_ticks_and_nanoseconds() {
+        let root = written(&[
+            ("cpuacct/chas/a-1/cpuacct.usage", "1500000000\n"),
+            ("cpuacct/chas/a-1/cpuacct.stat", "user 120\nsystem 30\n"),
+            (
+                "cpu/chas/a-1/cpu.stat",
+                "nr_periods 10\nnr_throttled 4\nthrottled_time 250000000\n",
+            ),
+            ("memory/chas/a-1/memory.usage_in_bytes", "1000\n"),
+            (
+                "memory/chas/a-1/memory.stat",
+                "inactive_file 1\ntotal_inactive_file 400\ntotal_swap 7\n",
+            ),
+            (
+                "memory/chas/a-1/memory.limit_in_bytes",
+                "9223372036854771712\n",
+            ),
+            (
+                "memory/chas/a-1/memory.oom_control",
+                "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+            ),
+            ("pids/chas/a-1/pids.current", "3\n"),
+            ("pids/chas/a-1/pids.max", "4096\n"),
+            (
+                "blkio/chas/a-1/blkio.throttle.io_service_bytes_recursive",
+                "8:0 Read 100\n8:0 Write 50\n8:16 Read 1\nTotal 151\n",
+            ),
+            (
+                "blkio/chas/a-1/blkio.throttle.io_serviced_recursive",
+                "8:0 Read 2\n8:0 Write 1\nTotal 3\n",
+            ),
+        ]);
+        let v1 = Cgroup::V1 { swap: true };
+        let found = v1.usage_in(root.path(), "chas/a-1").unwrap();
+        let cpu = CpuUsage {
+            total: Duration::from_millis(1500),
+            user: Duration::from_millis(1200),
+            system: Duration::from_millis(300),
+            periods: 10,
+            throttled_periods: 4,
+            throttled: Duration::from_millis(250),
+        };
+        assert_eq!(found.cpu, Some(cpu));
+        let memory = MemoryUsage {
+            used: 1000,
+            working_set: 600,
+            limit: None,
+            swap: Some(7),
+            kills: 2,
+        };
+        assert_eq!(found.memory, Some(memory));
+        let pids = PidUsage {
+            count: 3,
+            limit: Some(4096),
+        };
+        assert_eq!(found.pids, Some(pids));
+        let disk = DiskUsage {
+            read: 101,
+            written: 50,
+            reads: 2,
+            writes: 1,
+        };
+        assert_eq!(found.disk, Some(disk));
+        assert_eq!(v1.usage_in(root.path(), "chas/b-1"), None);
+    }
+
+    #[test]
+    fn version_2_counts_in_one_tree_and_has_a_word_for_no_limit() {
+        let root = written(&[
+            (
+                "chas/a-1/cpu.stat",
+                "usage_usec 1500000\nuser_usec 1200000\nsystem_usec 300000\nnr_periods 0\n",
+            ),
+            ("chas/a-1/memory.current", "1000\n"),
+            ("chas/a-1/memory.stat", "anon 500\ninactive_file 300\n"),
+            ("chas/a-1/memory.max", "2000\n"),
+            ("chas/a-1/memory.events", "oom 1\noom_kill 1\n"),
+            ("chas/a-1/pids.current", "3\n"),
+            ("chas/a-1/pids.max", "max\n"),
+            (
+                "chas/a-1/io.stat",
+                "8:0 rbytes=100 wbytes=50 rios=2 wios=1 dbytes=9 dios=9\n8:16 rbytes=1 wbytes=0 rios=1 wios=0\n",
+            ),
+        ]);
+        let found = Cgroup::V2.usage_in(root.path(), "chas/a-1").unwrap();
+        let cpu = found.cpu.unwrap();
+        assert_eq!(cpu.total, Duration::from_millis(1500));
+        assert_eq!((cpu.periods, cpu.throttled), (0, Duration::ZERO));
+        let memory = found.memory.unwrap();
+        assert_eq!((memory.used, memory.working_set), (1000, 700));
+        assert_eq!((memory.limit, memory.swap), (Some(2000), None));
+        assert_eq!(memory.kills, 1);
+        assert_eq!(found.pids.unwrap().limit, None);
+        let disk = found.disk.unwrap();
+        assert_eq!((disk.read, disk.reads), (101, 3));
+        assert_eq!(Cgroup::V2.usage_in(root.path(), "chas/b-1"), None);
+    }
+}

@@ -1,0 +1,197 @@
+//! Numbers of single containers: how each is, and what it uses. They are taken for each scrape, and
+//! kept nowhere: a container that is gone has none.
+//!
+//! There are as many series of each name as containers, which the node bounds.
+
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::{Registry, Unit};
+
+use super::Metrics;
+
+/// Numbers of a container. What is `None` the kernel does not count, or the container does not run.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ContainerNumbers {
+    /// Name of the container.
+    pub(crate) container: String,
+    pub(crate) status: &'static str,
+    pub(crate) ready: bool,
+    pub(crate) restarts: u32,
+    pub(crate) exit_code: Option<u32>,
+    pub(crate) started: Option<f64>,
+    pub(crate) cpu: Option<f64>,
+    pub(crate) throttled: Option<f64>,
+    pub(crate) periods: Option<u64>,
+    pub(crate) throttled_periods: Option<u64>,
+    pub(crate) memory: Option<u64>,
+    pub(crate) working_set: Option<u64>,
+    pub(crate) memory_limit: Option<u64>,
+    pub(crate) swap: Option<u64>,
+    pub(crate) memory_kills: Option<u64>,
+    pub(crate) pids: Option<u64>,
+    pub(crate) pids_limit: Option<u64>,
+    /// Bytes, packets, errors and drops.
+    pub(crate) received: Option<[u64; 4]>,
+    pub(crate) sent: Option<[u64; 4]>,
+    pub(crate) disk_read: Option<u64>,
+    pub(crate) disk_written: Option<u64>,
+    pub(crate) disk_reads: Option<u64>,
+    pub(crate) disk_writes: Option<u64>,
+}
+
+/// A number that every container has a series of.
+struct Series {
+    name: &'static str,
+    help: &'static str,
+    unit: Option<Unit>,
+    is_counter: bool,
+    of: fn(&ContainerNumbers) -> Option<f64>,
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "numbers of Prometheus are floats, and counts of this size are exact in them"
+)]
+fn float(number: Option<u64>) -> Option<f64> {
+    number.map(|number| number as f64)
+}
+
+fn part(counts: Option<[u64; 4]>, at: usize) -> Option<f64> {
+    float(counts.and_then(|counts| counts.get(at).copied()))
+}
+
+#[rustfmt::skip]
+fn series() -> Vec<Series> {
+    const GAUGE: bool = false;
+    const COUNTER: bool = true;
+    let row = |name, help, unit, is_counter, of: fn(&ContainerNumbers) -> Option<f64>| Series { name, help, unit, is_counter, of };
+    let (bytes, seconds) = (|| Some(Unit::Bytes), || Some(Unit::Seconds));
+    vec![
+        row("container_ready", "1 while the container runs and works, as far as its probe tells, else 0", None, GAUGE, |of| Some(f64::from(u8::from(of.ready)))),
+        row("container_restart_count", "Restarts of the container after it had ended by itself, as GET /containers shows it", None, GAUGE, |of| Some(of.restarts.into())),
+        row("container_last_exit_code", "Exit code of the last end of the container's process; absent: it has not ended", None, GAUGE, |of| of.exit_code.map(f64::from)),
+        row("container_start_time", "When the container's process was started last, since 1970", seconds(), GAUGE, |of| of.started),
+        row("container_cpu_usage", "CPU time of the container's processes; from 0 again with each new generation", seconds(), COUNTER, |of| of.cpu),
+        row("container_cpu_throttled", "Time that the container's processes waited because its CPU limit was used up", seconds(), COUNTER, |of| of.throttled),
+        row("container_cpu_periods", "Periods of the CPU limit in which the container ran", None, COUNTER, |of| float(of.periods)),
+        row("container_cpu_throttled_periods", "Periods of the CPU limit in which it was used up", None, COUNTER, |of| float(of.throttled_periods)),
+        row("container_memory_used", "Memory of the container, with what is cached of files", bytes(), GAUGE, |of| float(of.memory)),
+        row("container_memory_working_set", "Memory of the container without files that were not used of late: what counts when it comes to the limit", bytes(), GAUGE, |of| float(of.working_set)),
+        row("container_memory_limit", "Limit of the container's memory; absent: it has none", bytes(), GAUGE, |of| float(of.memory_limit)),
+        row("container_memory_swap", "Memory of the container in swap", bytes(), GAUGE, |of| float(of.swap)),
+        row("container_memory_kills", "Processes of the container that the kernel killed for want of memory; from 0 again with each new generation", None, COUNTER, |of| float(of.memory_kills)),
+        row("container_pids", "Processes and threads of the container", None, GAUGE, |of| float(of.pids)),
+        row("container_pids_limit", "Limit of the container's processes and threads; absent: it has none", None, GAUGE, |of| float(of.pids_limit)),
+        row("container_network_received", "Bytes that the container received", bytes(), COUNTER, |of| part(of.received, 0)),
+        row("container_network_received_packets", "Packets that the container received", None, COUNTER, |of| part(of.received, 1)),
+        row("container_network_received_errors", "Faulty packets on the way to the container", None, COUNTER, |of| part(of.received, 2)),
+        row("container_network_received_dropped", "Packets to the container that were dropped on its link", None, COUNTER, |of| part(of.received, 3)),
+        row("container_network_sent", "Bytes that the container sent", bytes(), COUNTER, |of| part(of.sent, 0)),
+        row("container_network_sent_packets", "Packets that the container sent", None, COUNTER, |of| part(of.sent, 1)),
+        row("container_network_sent_errors", "Faulty packets from the container", None, COUNTER, |of| part(of.sent, 2)),
+        row("container_network_sent_dropped", "Packets of the container that were dropped on its link", None, COUNTER, |of| part(of.sent, 3)),
+        row("container_disk_read", "Bytes that the container read from disks", bytes(), COUNTER, |of| float(of.disk_read)),
+        row("container_disk_written", "Bytes that the container wrote to disks", bytes(), COUNTER, |of| float(of.disk_written)),
+        row("container_disk_reads", "Operations by which the container read from disks", None, COUNTER, |of| float(of.disk_reads)),
+        row("container_disk_writes", "Operations by which the container wrote to disks", None, COUNTER, |of| float(of.disk_writes)),
+    ]
+}
+
+#[derive(Debug)]
+struct Containers(Vec<ContainerNumbers>);
+
+impl Collector for Containers {
+    fn encode(&self, mut all: DescriptorEncoder) -> fmt::Result {
+        let (name, help) = (
+            "container_status",
+            "1 for the status that the container has",
+        );
+        let mut family = all.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for one in &self.0 {
+            let labels = [
+                ("container", one.container.as_str()),
+                ("status", one.status),
+            ];
+            family.encode_family(&labels)?.encode_gauge(&1_i64)?;
+        }
+        for series in series() {
+            let (name, unit) = (series.name, series.unit.as_ref());
+            let kind = if series.is_counter {
+                MetricType::Counter
+            } else {
+                MetricType::Gauge
+            };
+            let mut family = all.encode_descriptor(name, series.help, unit, kind)?;
+            for one in &self.0 {
+                let Some(number) = (series.of)(one) else {
+                    continue;
+                };
+                let labels = [("container", one.container.as_str())];
+                let mut shown = family.encode_family(&labels)?;
+                if series.is_counter {
+                    shown.encode_counter::<NoLabelSet, _, f64>(&number, None)?;
+                } else {
+                    shown.encode_gauge(&number)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Metrics {
+    /// The text of all metrics, with those of these containers.
+    pub(crate) fn text_with(&self, containers: Vec<ContainerNumbers>) -> String {
+        // A registry of this scrape alone: callers may see different containers.
+        let mut of_containers = Registry::with_prefix("chas");
+        of_containers.register_collector(Box::new(Containers(containers)));
+        let mut text = self.text();
+        text.truncate(text.trim_end_matches("# EOF\n").len());
+        encode(&mut text, &of_containers).expect("writing to a string cannot fail");
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_has_a_series_of_each_number_that_is_known_of_it() {
+        let numbers = |container: &str| ContainerNumbers {
+            container: container.to_owned(),
+            status: "running",
+            restarts: 3,
+            cpu: Some(1.5),
+            memory: Some(4096),
+            received: Some([10, 2, 0, 1]),
+            ..ContainerNumbers::default()
+        };
+        let text = Metrics::new().text_with(vec![numbers("a"), numbers("b")]);
+        for line in [
+            "chas_container_status{container=\"a\",status=\"running\"} 1",
+            "chas_container_restart_count{container=\"b\"} 3.0",
+            "chas_container_cpu_usage_seconds_total{container=\"a\"} 1.5",
+            "chas_container_memory_used_bytes{container=\"a\"} 4096.0",
+            "chas_container_network_received_bytes_total{container=\"b\"} 10.0",
+            "chas_container_network_received_dropped_total{container=\"b\"} 1.0",
+            "chas_containerd_up 0",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");
+        }
+        let absent = [
+            "memory_limit_bytes{",
+            "last_exit_code{",
+            "sent_bytes_total{",
+        ];
+        for name in absent {
+            assert!(!text.contains(&format!("chas_container_{name}")), "{text}");
+        }
+        let ends = text.lines().filter(|line| *line == "# EOF").count();
+        assert!(ends == 1 && text.ends_with("# EOF\n"), "{text}");
+    }
+}

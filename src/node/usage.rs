@@ -1,0 +1,90 @@
+//! Use by containers now: the kernel's counts of the control groups and links of those instances that
+//! the board knows to run. No call to containerd is made.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use state::desired::Record;
+use state::id::{ContainerId, InstanceName};
+use tokio::time::Instant;
+
+use super::AgentNode;
+use crate::cgroup::Cgroup;
+use crate::cgroup::usage::GroupUsage;
+use crate::monitor::links::link_usage;
+use crate::view::UsageView;
+
+/// Places where the kernel counts what instances use.
+pub(crate) struct UsageSources {
+    /// The kind of the control groups.
+    pub(crate) cgroup: Cgroup,
+    /// containerd's namespace, whose group holds those of the instances.
+    pub(crate) namespace: String,
+    /// Name of an instance's link on the node.
+    pub(crate) link: Box<dyn Fn(InstanceName) -> String + Send + Sync>,
+}
+
+impl std::fmt::Debug for UsageSources {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = formatter.debug_struct("UsageSources");
+        shown.field("cgroup", &self.cgroup).finish_non_exhaustive()
+    }
+}
+
+impl AgentNode {
+    /// Use by every managed container, or by the one with this id; by name.
+    pub(super) async fn usage_now(&self, only: Option<ContainerId>) -> Vec<UsageView> {
+        let desired = self.writer.store().desired();
+        let records = desired
+            .records()
+            .filter(|record| only.is_none_or(|id| record.id == id));
+        let running = |record: &Arc<Record>| (Arc::clone(record), self.running(record));
+        let mut wanted: Vec<_> = records.map(running).collect();
+        wanted.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
+        let sources = self.usage.clone();
+        let looking = tokio::task::spawn_blocking(move || look(sources.as_deref(), wanted));
+        // It ends by a panic or with the agent.
+        looking.await.unwrap_or_default()
+    }
+
+    /// The instance of a container that runs.
+    fn running(&self, record: &Record) -> Option<(InstanceName, u64)> {
+        let seen = self.board().known(record.id).seen;
+        let made_at = seen.running_instance()?;
+        let name = InstanceName {
+            id: record.id,
+            generation: made_at,
+        };
+        Some((name, seen.instances.get(&made_at)?.carried(made_at)))
+    }
+}
+
+type Running = (Arc<Record>, Option<(InstanceName, u64)>);
+
+fn look(sources: Option<&UsageSources>, wanted: Vec<Running>) -> Vec<UsageView> {
+    let links = link_usage().unwrap_or_default();
+    let taken = SystemTime::now();
+    let look = |(record, running): Running| {
+        let usage = running
+            .zip(sources)
+            .and_then(|((instance, generation), sources)| {
+                let path = format!("/{}/{instance}", sources.namespace);
+                let group = sources.cgroup.usage(&path)?;
+                let link = links.get(&(sources.link)(instance));
+                Some((generation, group, link.map(|link| link.other_end())))
+            });
+        let (generation, group, network) = match usage {
+            Some((generation, group, network)) => (Some(generation), group, network),
+            None => (None, GroupUsage::default(), None),
+        };
+        UsageView {
+            record,
+            generation,
+            taken,
+            taken_at: Instant::now(),
+            group,
+            network,
+        }
+    };
+    wanted.into_iter().map(look).collect()
+}
