@@ -36,8 +36,8 @@ pub trait Runtime: Send + Sync + 'static {
     fn list(&self) -> impl Future<Output = Result<RuntimeListing, RuntimeError>> + Send;
 
     /// Records stored in container labels, for rebuilding a lost store: for each managed container,
-    /// the record that its newest generation was made of, as JSON; `Null` where the labels hold
-    /// none.
+    /// the record that each of its instances was made of, the newest one last, as JSON; `Null` where the
+    /// labels hold none.
     fn stored_records(
         &self,
     ) -> impl Future<Output = Result<Vec<(ContainerId, Value)>, RuntimeError>> + Send;
@@ -119,6 +119,13 @@ pub trait Runtime: Send + Sync + 'static {
         record: &Record,
         other: InstanceName,
     ) -> impl Future<Output = Result<Option<usize>, RuntimeError>> + Send;
+
+    /// Sends the instance's task the signal that it is stopped with, if it runs, and waits for nothing.
+    fn signal(
+        &self,
+        instance: InstanceName,
+        how: &StopOrder,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
 
     /// Brings what exists of the record's instance up to the record: the limits of its task and of
     /// its log, and the runtime's own copy of the record, in this order, so that the copy says what

@@ -116,7 +116,10 @@ fn unmanaged(view: &UnmanagedView) -> Value {
 }
 
 fn managed(view: &ManagedView) -> Value {
-    let (condition, mut shown) = (&view.condition, asked(&view.record));
+    let (condition, mut shown) = (
+        &view.condition,
+        asked(&view.record, view.applied_generation),
+    );
     shown["status"] = json!(condition.status);
     shown["reason"] = json!(condition.reason);
     shown["message"] = json!(condition.message);
@@ -158,7 +161,8 @@ pub(super) fn health(view: &ManagedView, probe: &ProbeView) -> Value {
     })
 }
 
-fn asked(record: &Record) -> Value {
+fn asked(record: &Record, runs: Option<u64>) -> Value {
+    let place = record.served_place(runs);
     let ports: Vec<_> = record
         .assignment
         .ports
@@ -169,9 +173,9 @@ fn asked(record: &Record) -> Value {
         "id": record.id, "name": record.name, "image": record.spec.image.to_string(), "ports": ports, "owner": record.owner,
         "generation": record.generation, "revision": record.revision, "image_digest": record.image_digest,
         "created": time(SystemTime::UNIX_EPOCH + Duration::from_millis(record.created_ms)),
-        "ip": record.serving().assignment.address, "labels": record.spec.labels,
+        "ip": place.address, "labels": record.spec.labels,
     });
-    if let Some(address6) = record.serving().assignment.address6 {
+    if let Some(address6) = place.address6 {
         shown["ip6"] = json!(address6);
     }
     shown

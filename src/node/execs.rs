@@ -27,7 +27,7 @@ impl AgentNode {
             return Err(ExecRefusal::Gone(format!("container {id} was removed")));
         };
         let name = view.record.name.clone();
-        let running = self.board().known(id).seen.running_instance();
+        let running = self.board().known(id).seen.serving_instance(&view.record);
         let Some(generation) = running else {
             return Err(ExecRefusal::NotRunning(format!(
                 "{name} does not run (its status is {}), so no program can run in it; start it first",
@@ -42,7 +42,9 @@ impl AgentNode {
             return Err(ExecRefusal::Denied(denial));
         }
         let policy = self.writer.store().policy();
-        order.non_root_rule = policy.non_root_rule(&view.record).map(str::to_owned);
+        let instance = InstanceName { id, generation };
+        let own = view.record.of_instance(instance).unwrap_or(&view.record);
+        order.non_root_rule = policy.non_root_rule(own).map(str::to_owned);
         let (by, audited) = (api::current_call().by, audited(&order));
         let noted = self.write(move |store| store.note_exec(name, id, audited));
         noted.await.map_err(|refusal| match refusal {
@@ -57,7 +59,7 @@ impl AgentNode {
             | Refusal::Full(_)) => ExecRefusal::Unavailable(format!("{other:?}")),
         })?;
         let call = ExecCall {
-            instance: InstanceName { id, generation },
+            instance,
             subject: EventSubject::new(id, Some(&view.record)),
             by,
             is_local,

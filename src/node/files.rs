@@ -75,7 +75,7 @@ impl AgentNode {
         let name = view.record.name.clone();
         let seen = self.board().known(id).seen;
         let newest = seen.instances.keys().next_back().copied();
-        let Some(generation) = seen.running_instance().or(newest) else {
+        let Some(generation) = seen.serving_instance(&view.record).or(newest) else {
             let fault = format!("{name} has no files yet, or containerd is away");
             return Err(ArchiveRefusal::Conflict(fault));
         };

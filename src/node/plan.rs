@@ -55,6 +55,8 @@ fn shown(planned: Planned, now: Moment) -> StepView {
         | Step::Revive(_)
         | Step::Switch
         | Step::HandOver(_)
+        | Step::GiveBack(_)
+        | Step::Signal(_)
         | Step::Conclude
         | Step::RollBack(_)
         | Step::Stop(_)

@@ -81,7 +81,9 @@ impl AgentNode {
             pull: known.pull.as_ref().map(|progress| progress.get()),
             next_run: next_run(record, unix_ms(taken.wall))
                 .map(|at_ms| SystemTime::UNIX_EPOCH + Duration::from_millis(at_ms)),
-            applied_generation: known.seen.serving_generation(record),
+            applied_generation: known.seen.serving_generation(record, |instance| {
+                known.history.trial.drain_of(instance).is_some()
+            }),
             ready_since: known.history.ready_since(),
             health: probe(&known, record, taken),
             record: Arc::clone(record),

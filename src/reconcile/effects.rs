@@ -19,7 +19,10 @@ pub(super) fn kind_of(record: Option<&Record>, step: &Step) -> (Cause, Option<Ac
     match step {
         Step::Pull => (Cause::Start, Some(Activity::Pulling)),
         Step::Launch => (Cause::Start, Some(Activity::Creating)),
-        Step::Revive(_) | Step::Switch | Step::HandOver(_) => (Cause::Start, None),
+        Step::Revive(_) | Step::Switch | Step::HandOver(_) | Step::GiveBack(_) => {
+            (Cause::Start, None)
+        }
+        Step::Signal(_) => (Cause::End, None),
         // What runs, runs on.
         Step::Adjust(_) => (Cause::Start, None),
         Step::Stop(_) | Step::Suspend(_) | Step::Remove(_) => {
@@ -53,7 +56,10 @@ pub(super) fn record_done(
 ) {
     match step {
         Step::Pull => history.record_pull(),
-        Step::Adjust(_) | Step::Switch | Step::HandOver(_) => history.record_adjustment(),
+        Step::Adjust(_) | Step::HandOver(_) => history.record_adjustment(),
+        Step::Switch => history.record_switch(),
+        Step::GiveBack(_) => history.trial.record_give_back(),
+        Step::Signal(instance) => history.record_signal(*instance, now),
         Step::Launch => {
             history.record_start(now);
             history.await_look();

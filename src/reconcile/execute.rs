@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use state::desired::{Finished, Record};
 use state::event::{Event, EventKind, EventSubject};
-use state::id::ContainerId;
+use state::id::{ContainerId, InstanceName};
 use state::observed::Exit;
 use state::phase::Goal;
 use state::plan::Step;
@@ -50,7 +50,7 @@ impl<R: Runtime> Reconciler<R> {
         next: &Step,
         interrupt: &CancellationToken,
     ) -> Result<Option<Exit>, Undone> {
-        let how = stop_order(record, next);
+        let how = self.stop_order(id, record, next);
         let resolved = match record.filter(|record| leads_to_start(next, record)) {
             Some(record) => {
                 let judged = self.judge_start(record, next, interrupt).await;
@@ -80,6 +80,8 @@ impl<R: Runtime> Reconciler<R> {
                 Step::Revive(_)
                 | Step::Switch
                 | Step::HandOver(_)
+                | Step::GiveBack(_)
+                | Step::Signal(_)
                 | Step::Conclude
                 | Step::RollBack(_),
                 Some(record),
@@ -96,6 +98,21 @@ impl<R: Runtime> Reconciler<R> {
             (Step::Settled | Step::Wait(_) | Step::WaitForOthers, _) | (_, None) => {}
         }
         Ok(None)
+    }
+
+    /// Manner in which a step ends what runs. What has its signal has its grace from then on.
+    fn stop_order(&self, id: ContainerId, record: Option<&Record>, step: &Step) -> StopOrder {
+        let (Step::Remove(instance) | Step::Stop(instance) | Step::Suspend(instance)) = step else {
+            return StopOrder::AT_ONCE;
+        };
+        let how = stop_order_of(record, *instance);
+        let drain = self.board.known(id).history.trial.drain_of(*instance);
+        let Some((drain, at)) = drain.and_then(|drain| Some((drain, drain.signalled_at?))) else {
+            return how;
+        };
+        let passed = self.board.clock.now().since(at);
+        let grace = drain.grace.unwrap_or(how.grace).saturating_sub(passed);
+        StopOrder { grace, ..how }
     }
 
     /// Judges the start to which a step leads, by all that its record and its image say. Answers the
@@ -277,14 +294,9 @@ impl<R: Runtime> Reconciler<R> {
     }
 }
 
-/// Manner in which a step ends what runs: as the spec of that generation says.
-fn stop_order(record: Option<&Record>, step: &Step) -> StopOrder {
-    let ended = match (record, step) {
-        (Some(record), Step::Remove(instance) | Step::Suspend(instance)) => {
-            record.of_instance(*instance).or(Some(record))
-        }
-        (record, _) => record,
-    };
+/// Manner in which an instance is ended: as the spec of that generation says.
+pub(super) fn stop_order_of(record: Option<&Record>, instance: InstanceName) -> StopOrder {
+    let ended = record.map(|record| record.of_instance(instance).unwrap_or(record));
     ended.map_or(
         StopOrder {
             signal: None,
@@ -316,6 +328,8 @@ fn leads_to_start(step: &Step, record: &Record) -> bool {
         | Step::Revive(_)
         | Step::Switch
         | Step::HandOver(_)
+        | Step::GiveBack(_)
+        | Step::Signal(_)
         | Step::Conclude
         | Step::RollBack(_)
         | Step::Suspend(_)

@@ -6,7 +6,7 @@ use state::desired::set::Desired;
 use state::event::{Event, EventKind, EventSubject};
 use state::history::History;
 use state::id::ContainerName;
-use state::order::{Other, given_up, is_waiting, waits};
+use state::order::{Other, former_waits, given_up, is_waiting, waits};
 use state::phase::{Goal, Phase};
 use state::surroundings::Surroundings;
 
@@ -17,7 +17,7 @@ impl Board {
     /// All that stands outside of a container and holds it back, as it is now.
     #[must_use]
     pub fn surroundings(&self, desired: &Desired, record: &Record) -> Surroundings {
-        if record.spec.after.is_empty() {
+        if Self::waits_for_none(record) {
             return self.surroundings_of(desired, record, &History::default());
         }
         let history = self.known(record.id).history.of(record);
@@ -40,20 +40,32 @@ impl Board {
         history: &History,
     ) -> Surroundings {
         let suspension = self.suspension(&record.spec);
-        if record.spec.after.is_empty() {
+        if Self::waits_for_none(record) {
             return Surroundings {
-                waits: None,
                 suspension,
+                ..Surroundings::NONE
             };
         }
         let find = |name: &ContainerName| self.other(desired, name);
-        let mut waits = waits(record, history, find, self.clock.now());
-        for entry in waits.iter_mut().flat_map(|waits| &mut waits.entries) {
+        let now = self.clock.now();
+        let mut waits = waits(record, history, find, now);
+        let mut former_waits = former_waits(record, history, find, now);
+        let both = waits.iter_mut().chain(&mut former_waits);
+        for entry in both.flat_map(|waits| &mut waits.entries) {
             if desired.is_unreadable_name(&entry.name) {
                 "has a record that this agent cannot read".clone_into(&mut entry.why);
             }
         }
-        Surroundings { waits, suspension }
+        Surroundings {
+            waits,
+            suspension,
+            former_waits,
+        }
+    }
+
+    fn waits_for_none(record: &Record) -> bool {
+        let mut records = record.with_former();
+        records.all(|record| record.spec.after.is_empty())
     }
 
     fn other(&self, desired: &Desired, name: &ContainerName) -> Option<Other> {
@@ -91,14 +103,18 @@ impl<R: Runtime> Reconciler<R> {
     pub(super) fn wake_followers(&self, name: &ContainerName) {
         let desired = self.writer.store().desired();
         let follows = |record: &Record| {
-            let is_named = record.spec.after.iter().any(|after| after.name == *name);
+            let mut afters = record.with_former().flat_map(|record| &record.spec.after);
+            let is_named = afters.any(|after| after.name == *name);
             is_named && matches!(Goal::of(Some(record)), Goal::Running | Goal::Cordoned)
         };
         for record in desired.records().filter(|record| follows(record)) {
             let history = self.board.known(record.id).history.of(record);
             let find = |name: &ContainerName| self.board.other(&desired, name);
             let now = self.board.clock.now();
-            if !history.is_let_go(record) && !is_waiting(record, &history, find, now) {
+            let is_due = !history.is_let_go(record) && !is_waiting(record, &history, find, now);
+            let former_is_due =
+                record.stands_back() && former_waits(record, &history, find, now).is_none();
+            if is_due || former_is_due {
                 self.queue.wake(record.id);
             }
         }

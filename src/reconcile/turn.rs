@@ -113,19 +113,14 @@ impl<R: Runtime> Reconciler<R> {
             let record = record.as_deref();
             let seen = match self.runtime.observe(id).await {
                 Ok(seen) => seen,
-                Err(error) => {
-                    if matches!(error, RuntimeError::Unavailable(_)) {
-                        self.unreachable(&error.to_string());
-                    }
-                    return self.queue.wake_at(id, Instant::now() + AGAIN_AFTER);
-                }
+                Err(error) => return self.unseen(id, &error),
             };
             let now = self.board.clock.now();
             let next = self.decide(id, record, &seen, now);
             // The step after it may be a pull of minutes.
             let was_news = std::mem::replace(
                 &mut is_news_to_others,
-                matches!(next, Step::Launch | Step::Finish(_)),
+                matches!(next, Step::Launch | Step::Revive(_) | Step::Finish(_)),
             );
             if let Some(record) = record.filter(|_| was_news) {
                 self.wake_followers(&record.name);
@@ -144,6 +139,8 @@ impl<R: Runtime> Reconciler<R> {
                 | Step::Revive(_)
                 | Step::Switch
                 | Step::HandOver(_)
+                | Step::GiveBack(_)
+                | Step::Signal(_)
                 | Step::Conclude
                 | Step::RollBack(_)
                 | Step::Stop(_)
@@ -163,6 +160,14 @@ impl<R: Runtime> Reconciler<R> {
         let subject = EventSubject::new(id, desired.get(id).map(AsRef::as_ref));
         self.journal
             .record(Event::from(EventKind::TurnExhausted).about(subject));
+        self.queue.wake_at(id, Instant::now() + AGAIN_AFTER);
+    }
+
+    /// Another turn, after a pause: the runtime does not tell how the container is.
+    fn unseen(&self, id: ContainerId, error: &RuntimeError) {
+        if matches!(error, RuntimeError::Unavailable(_)) {
+            self.unreachable(&error.to_string());
+        }
         self.queue.wake_at(id, Instant::now() + AGAIN_AFTER);
     }
 
@@ -191,6 +196,10 @@ impl<R: Runtime> Reconciler<R> {
                 .update(id, |known| known.history.record_waiting(now));
         }
         self.note_suspension(id, &decision.phase, now);
+        if around.former_waits.is_some() {
+            self.board
+                .update(id, |known| known.history.trial.record_waiting(now));
+        }
         let (after, next) = (ends(&history), decision.step);
         let is_on_its_way = around.waits.is_none()
             && matches!(
@@ -311,7 +320,7 @@ impl<R: Runtime> Reconciler<R> {
         };
         let cause = if is_unjudged { Cause::Start } else { cause };
         let retry_in = self.board.update(subject.id, |known| {
-            let is_revival = matches!(step, Step::Revive(_));
+            let is_revival = matches!(step, Step::Revive(_) | Step::GiveBack(_));
             let attempts = if is_revival {
                 known.history.trial.former.starts
             } else {

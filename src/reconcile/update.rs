@@ -2,8 +2,8 @@
 
 use std::time::SystemTime;
 
-use state::desired::Record;
 use state::desired::update::UpdateStage;
+use state::desired::{Addresses, Record};
 use state::event::{Event, EventKind, EventSubject};
 use state::failure::Failure;
 use state::plan::Step;
@@ -11,8 +11,8 @@ use state::reason::Reason;
 use tokio_util::sync::CancellationToken;
 
 use super::Reconciler;
-use super::execute::Undone;
-use crate::runtime::Runtime;
+use super::execute::{Undone, stop_order_of};
+use crate::runtime::{Runtime, RuntimeError};
 
 impl<R: Runtime> Reconciler<R> {
     /// Does one step of an update.
@@ -25,12 +25,9 @@ impl<R: Runtime> Reconciler<R> {
         let instance = record.instance();
         match next {
             Step::Revive(former) => {
-                let Some(former) = record.of_instance(*former) else {
-                    return Ok(());
-                };
-                self.judge(former)?;
-                self.judge_signatures(former, interrupt).await?;
-                self.runtime.launch(former).await?;
+                if let Some(former) = record.of_instance(*former) {
+                    self.revive(record, former, interrupt).await?;
+                }
             }
             Step::Switch => {
                 // Once that is stored nothing is to be in its way.
@@ -55,6 +52,25 @@ impl<R: Runtime> Reconciler<R> {
                     trial.record_connections(*other, connections, now);
                 });
             }
+            Step::GiveBack(former) => {
+                let Some(former) = record.of_instance(*former) else {
+                    return Ok(());
+                };
+                // Stored last: until then it is as before, and this is done again.
+                self.runtime.hand_over(former, instance).await?;
+                let give_back = |record: &mut Record| {
+                    if let Some(update) = &mut record.update {
+                        update.stage = UpdateStage::Trying;
+                    }
+                };
+                self.writer
+                    .write(move |store| store.note(instance, give_back))
+                    .await?;
+            }
+            Step::Signal(other) => {
+                let how = stop_order_of(Some(record), *other);
+                self.runtime.signal(*other, &how).await?;
+            }
             Step::Conclude => {
                 let conclude = |record: &mut Record| record.update = None;
                 self.writer
@@ -75,6 +91,53 @@ impl<R: Runtime> Reconciler<R> {
             | Step::Forget => {}
         }
         Ok(())
+    }
+
+    /// Starts the generation before again. An image of it that is lost is pulled by its digest, since it
+    /// is that one which serves.
+    async fn revive(
+        &self,
+        record: &Record,
+        former: &Record,
+        interrupt: &CancellationToken,
+    ) -> Result<(), Undone> {
+        let launched = match self.try_revival(former, interrupt).await {
+            Err(RuntimeError::ImageLost(lost)) => {
+                let pinned = pinned(former).ok_or(RuntimeError::ImageLost(lost))?;
+                let policy = pinned.spec.image_pull;
+                self.fetch(&pinned, policy, None, interrupt).await?;
+                self.try_revival(former, interrupt).await?
+            }
+            launched => launched?,
+        };
+        let known = &former.assignment;
+        let Some(now) = launched
+            .map(|addresses| known.at(addresses))
+            .filter(|now| now != known)
+        else {
+            return Ok(());
+        };
+        let (instance, of) = (record.instance(), former.instance());
+        let note = move |record: &mut Record| {
+            let update = record.update.as_mut();
+            if let Some(update) = update.filter(|update| update.former.instance() == of) {
+                update.former.assignment = now;
+            }
+        };
+        self.writer
+            .write(move |store| store.note(instance, note))
+            .await?;
+        Ok(())
+    }
+
+    async fn try_revival(
+        &self,
+        former: &Record,
+        interrupt: &CancellationToken,
+    ) -> Result<Option<Addresses>, RuntimeError> {
+        self.judge(former)?;
+        self.judge_signatures(former, interrupt).await?;
+        self.runtime.launch(former).await
     }
 
     /// Stores that the generation before is back, and tells why.
@@ -98,4 +161,13 @@ impl<R: Runtime> Reconciler<R> {
         }
         Ok(())
     }
+}
+
+/// The record with its image named by its digest. `None`: it has none.
+fn pinned(record: &Record) -> Option<Record> {
+    let (image, digest) = (&record.spec.image, record.image_digest.as_ref()?);
+    let (registry, repository) = (image.registry(), image.repository());
+    let mut pinned = record.clone();
+    pinned.spec.image = format!("{registry}/{repository}@{digest}").parse().ok()?;
+    Some(pinned)
 }

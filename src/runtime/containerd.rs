@@ -249,6 +249,10 @@ impl Engine for Containerd {
         self.instances.stop(instance, how).await
     }
 
+    async fn signal(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
+        self.instances.signal(instance, how).await
+    }
+
     async fn end(
         &self,
         instance: InstanceName,

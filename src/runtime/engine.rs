@@ -192,6 +192,13 @@ pub(crate) trait Engine: Send + Sync + 'static {
         how: &StopOrder,
     ) -> impl Future<Output = Result<Option<Exit>, RuntimeError>> + Send;
 
+    /// Sends an instance's task its stop signal; see [`super::Runtime::signal`].
+    fn signal(
+        &self,
+        instance: InstanceName,
+        how: &StopOrder,
+    ) -> impl Future<Output = Result<(), RuntimeError>> + Send;
+
     /// Ends every process of an instance, before [`discard`](Self::discard).
     fn end(
         &self,

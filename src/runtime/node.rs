@@ -278,6 +278,10 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
         self.serve(record, other).await
     }
 
+    async fn signal(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
+        self.engine.signal(instance, how).await
+    }
+
     async fn adjust(&self, record: &Record) -> Result<(), RuntimeError> {
         // A disk that is full keeps no container from its limits, nor from its next start: with that
         // its logger has them.
@@ -366,19 +370,21 @@ impl<E: Engine, N: NetworkDriver> Runtime for NodeRuntime<E, N> {
 
     async fn keep_logs(&self, listing: &RuntimeListing, records: &[Arc<Record>]) {
         let instances = listing.managed.iter().flat_map(|(id, seen)| {
-            let of_id = seen.instances.iter();
-            of_id.map(|(generation, instance)| (*id, *generation, &instance.task))
+            let (id, of_id) = (*id, seen.instances.iter());
+            of_id.map(move |(&generation, seen)| (InstanceName { id, generation }, &seen.task))
         });
         let records: HashMap<_, &Record> = records
             .iter()
             .map(|record| (record.id, &**record))
             .collect();
         let running: Vec<_> = instances
-            .filter_map(|(id, generation, task)| match task {
+            .filter_map(|(instance, task)| match task {
                 Task::Running { pid, .. } => Some(RunningContainer {
-                    instance: InstanceName { id, generation },
+                    instance,
                     first: *pid,
-                    record: records.get(&id).copied(),
+                    record: records
+                        .get(&instance.id)
+                        .map(|record| record.of_instance(instance).unwrap_or(record)),
                 }),
                 Task::Absent | Task::Created { .. } | Task::Stopped(_) | Task::Unresponsive => None,
             })

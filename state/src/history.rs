@@ -143,7 +143,13 @@ impl History {
             return self;
         }
         let is_same = self.made_at.unwrap_or(self.generation) == record.instance().generation;
-        let before = if is_same { self } else { Self::default() };
+        let before = match is_same {
+            true => self,
+            false => Self {
+                trial: self.trial.of_next(),
+                ..Self::default()
+            },
+        };
         Self {
             generation,
             made_at,

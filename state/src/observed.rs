@@ -8,6 +8,8 @@ use std::time::SystemTime;
 use serde::{Deserialize, Serialize};
 
 use crate::desired::Record;
+use crate::desired::update::UpdateStage;
+use crate::id::InstanceName;
 use crate::reason::Reason;
 use crate::spec::HealthCheck;
 use crate::time::BootTime;
@@ -62,24 +64,47 @@ impl Seen {
             .map(|(made_at, _)| *made_at)
     }
 
-    /// The generation that serves: of the instance that has the ports, if it runs, else of the newest
-    /// one that runs and does not stand back.
+    /// Generation that the instance was made as which serves: which has the ports, if it runs, else the
+    /// newest one that runs, and rather one that does not stand back.
     #[must_use]
-    pub fn serving_generation(&self, record: &Record) -> Option<u64> {
+    pub fn serving_instance(&self, record: &Record) -> Option<u64> {
+        let runs = |made_at: &u64| {
+            let instance = self.instances.get(made_at);
+            instance.is_some_and(|instance| matches!(instance.task, Task::Running { .. }))
+        };
         let served_by = record.served_by(|name| self.instances.contains_key(&name.generation));
-        let made_at = served_by.map(|name| name.generation);
-        let made_at = made_at.filter(|_| record.update.is_some());
-        let serving = made_at.and_then(|made_at| Some((made_at, self.instances.get(&made_at)?)));
-        if let Some((made_at, instance)) = serving
-            && matches!(instance.task, Task::Running { .. })
-        {
-            return Some(instance.carried(made_at));
-        }
-        let mut others = self.clone();
-        if record.stands_back() {
-            others.instances.remove(&record.instance().generation);
-        }
-        others.running_generation()
+        let served_by = served_by.map(|name| name.generation);
+        let served_by = served_by.filter(|made_at| record.update.is_some() && runs(made_at));
+        let own = record.instance().generation;
+        let beside = || {
+            let mut newest_first = self.instances.keys().rev().copied();
+            newest_first.find(|made_at| !(record.stands_back() && *made_at == own) && runs(made_at))
+        };
+        let newest = || self.running_instance();
+        served_by.or_else(beside).or_else(newest)
+    }
+
+    /// The generation that serves, without one that stands back. Before its ports have moved it is the
+    /// one before that has them. `is_relieved`: whether the ports of an instance have moved.
+    #[must_use]
+    pub fn serving_generation(
+        &self,
+        record: &Record,
+        is_relieved: impl FnOnce(InstanceName) -> bool,
+    ) -> Option<u64> {
+        let own = record.instance().generation;
+        let keeps_ports = record.update.as_ref().and_then(|update| {
+            let former = update.former.instance();
+            let is_due = update.stage == UpdateStage::Switched && update.is_beside;
+            (is_due && !is_relieved(former)).then_some(former.generation)
+        });
+        let keeps_ports = keeps_ports.filter(|made_at| {
+            let instance = self.instances.get(made_at);
+            instance.is_some_and(|instance| matches!(instance.task, Task::Running { .. }))
+        });
+        let made_at = keeps_ports.or_else(|| self.serving_instance(record));
+        let made_at = made_at.filter(|made_at| !(record.stands_back() && *made_at == own))?;
+        Some(self.instances.get(&made_at)?.carried(made_at))
     }
 
     /// The generation that the newest instance that runs carries.

@@ -66,6 +66,19 @@ pub fn waits(
     })
 }
 
+/// The containers that the generation before waits for, while it serves. `None`: it waits for none, or
+/// does not serve.
+#[must_use]
+pub fn former_waits(
+    record: &Record,
+    history: &History,
+    find: impl Fn(&ContainerName) -> Option<Other>,
+    now: BootTime,
+) -> Option<Waits> {
+    let former = record.stands_back().then(|| record.serving())?;
+    waits(former, &history.of_former(former), find, now)
+}
+
 /// Whether the container waits for others: [`waits`] without its words.
 #[must_use]
 pub fn is_waiting(
@@ -126,6 +139,14 @@ fn is_met(after: &After, other: &Other) -> bool {
     let history = other.history.clone().of(record);
     let is_finished = record.finished.is_some();
     let is_to_run = record.run == RunState::Running && other.suspension.is_none();
+    if record.stands_back() {
+        // Whoever waits for it waits for what serves; the next generation is only tried.
+        return match after.condition {
+            AfterCondition::Started => is_to_run && history.trial.former.is_let_start,
+            AfterCondition::Ready => is_to_run && phase(other).is_former_up,
+            AfterCondition::Completed => false,
+        };
+    }
     match after.condition {
         AfterCondition::Started => is_finished || (is_to_run && history.is_let_start(record)),
         AfterCondition::Ready => {

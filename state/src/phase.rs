@@ -161,8 +161,7 @@ impl Phase {
             is_former_up,
             revived: running
                 .filter(|_| around.suspension.is_none())
-                .filter(|record| beside::obsolete_instance(record, seen).is_none())
-                .and_then(|record| beside::revived(record, seen)),
+                .and_then(|record| beside::revived(record, seen, history)),
         }
     }
 

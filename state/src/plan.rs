@@ -8,7 +8,7 @@ use crate::id::{ContainerId, InstanceName};
 use crate::observed::{Seen, Task};
 use crate::phase::{Phase, Stage};
 use crate::reason::{Kind, Reason};
-use crate::surroundings::Surroundings;
+use crate::surroundings::{Surroundings, Waits};
 use crate::time::BootTime;
 
 mod ahead;
@@ -44,6 +44,11 @@ pub enum Step {
     /// Give host ports and names to the instance that serves, and look at the connections that this
     /// other one still has.
     HandOver(InstanceName),
+    /// Give host ports and names back to the generation before, which runs, and store that the next one
+    /// does not count.
+    GiveBack(InstanceName),
+    /// Send its stop signal to an instance that another one has relieved.
+    Signal(InstanceName),
     /// Store that the update is over.
     Conclude,
     /// Give the record's generation up for this failure: store that the one before is back.
@@ -73,6 +78,16 @@ impl Step {
         }
     }
 
+    /// The step of a container of which the generation before waits for others: it does not wait for
+    /// that, and where nothing else is to be done, they are waited for.
+    fn unless_others(self, waits: &Waits) -> Self {
+        match (self, waits.next) {
+            (Self::Settled, next) => next.map_or(Self::WaitForOthers, Self::Wait),
+            (Self::Wait(until), Some(next)) => Self::Wait(until.min(next)),
+            (step, _) => step,
+        }
+    }
+
     /// The step in a word.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
@@ -85,6 +100,8 @@ impl Step {
             Self::Revive(_) => "revive",
             Self::Switch => "switch",
             Self::HandOver(_) => "handover",
+            Self::GiveBack(_) => "give_back",
+            Self::Signal(_) => "signal",
             Self::Conclude => "conclude",
             Self::RollBack(_) => "roll_back",
             Self::Stop(_) => "stop",
@@ -102,8 +119,10 @@ impl std::fmt::Display for Step {
         match self {
             Self::RollBack(why) => write!(f, "roll back: {}", why.reason),
             Self::HandOver(instance) => write!(f, "hand over from {instance}"),
+            Self::GiveBack(instance) => write!(f, "give back to {instance}"),
             Self::Adjust(instance)
             | Self::Revive(instance)
+            | Self::Signal(instance)
             | Self::Stop(instance)
             | Self::Suspend(instance)
             | Self::Remove(instance) => write!(f, "{word} {instance}"),
@@ -140,15 +159,15 @@ pub fn decide(
     now: BootTime,
 ) -> Decision {
     let phase = Phase::of(id, record, seen, history, around);
-    let step = decide_for(&phase, record, history, now);
+    let step = decide_for((&phase, seen), record, history, now);
     // What serves is started again first, unless it has to wait; nothing else waits for it.
-    let step = match (phase.revived, step) {
-        (_, back @ Step::RollBack(_)) => back,
-        (_, Step::Switch) => Step::Switch,
-        (Some(former), _) if now >= history.trial.former.retry_at => Step::Revive(former),
-        (Some(_), Step::Wait(until)) => Step::Wait(until.min(history.trial.former.retry_at)),
-        (Some(_), Step::Settled) => Step::Wait(history.trial.former.retry_at),
-        (_, step) => step,
+    let retry_at = history.trial.former.retry_at;
+    let step = match (phase.revived, step, &around.former_waits) {
+        (_, first @ (Step::RollBack(_) | Step::Switch), _) => first,
+        (Some(_), step, Some(waits)) => step.unless_others(waits),
+        (Some(former), _, None) if now >= retry_at => Step::Revive(former),
+        (Some(_), step, None) => step.until(retry_at),
+        (None, step, _) => step,
     };
     let tried = record.filter(|_| !phase.is_suspended());
     let step = match tried.and_then(|record| update::latest(record, history)) {
@@ -158,11 +177,16 @@ pub fn decide(
     Decision { step, phase }
 }
 
-fn decide_for(phase: &Phase, record: Option<&Record>, history: &History, now: BootTime) -> Step {
+fn decide_for(
+    (phase, seen): (&Phase, &Seen),
+    record: Option<&Record>,
+    history: &History,
+    now: BootTime,
+) -> Step {
     let next = record
-        .and_then(|record| update::next(record, phase, history, now))
+        .and_then(|record| update::next(record, (phase, seen), history, now))
         .unwrap_or_else(|| step(phase, record));
-    let is_removal = matches!(next, Step::Remove(_));
+    let is_removal = matches!(next, Step::Remove(_) | Step::Signal(_));
     let cause = if is_removal {
         Cause::End
     } else {
@@ -186,7 +210,7 @@ fn decide_for(phase: &Phase, record: Option<&Record>, history: &History, now: Bo
     let waits = waits.or_else(|| denied.and_then(|_| history.waits(Cause::Start, false, now)));
     match (waits, next) {
         (_, Step::Settled) => Step::Settled,
-        (_, back @ Step::RollBack(_)) => back,
+        (_, back @ (Step::RollBack(_) | Step::GiveBack(_))) => back,
         // Whom it waits for comes first: until then there is nothing to be tried again.
         (Some(_), next) if matches!(phase.stage, Stage::Waiting(_)) => next,
         (Some(until), Step::Wait(own)) => Step::Wait(until.max(own)),
@@ -245,6 +269,10 @@ impl Decision {
         }
         if let Step::Revive(_) = self.step {
             return "the generation before serves until the next one does".to_owned();
+        }
+        if let Step::GiveBack(_) = self.step {
+            return "the next generation does not serve, and the one before is still there"
+                .to_owned();
         }
         record.map_or_else(
             || "no record asks for it (any more)".to_owned(),

@@ -364,6 +364,11 @@ fn running(record: &Record, phase: &Phase, history: &History) -> Condition {
             Condition::because(Status::Unhealthy, Reason::Unhealthy, &health.why())
         }
         (None, Some(bad)) => Condition::because(Status::Running, Reason::RolledBack, &bad.told()),
+        // What is tried runs just now; it has ended before.
+        (None, None) if phase.is_former_up => history.how_trial_ended(record).map_or_else(
+            || Condition::plain(Status::Running),
+            |(reason, how)| Condition::because(Status::Running, reason, &how),
+        ),
         (None, None) => Condition::plain(Status::Running),
     }
 }

@@ -13,6 +13,9 @@ pub struct Surroundings {
     pub waits: Option<Waits>,
     /// Silence of CHaS for which it is not to run. `None`: it may.
     pub suspension: Option<Suspension>,
+    /// Containers that the generation before waits for, which serves and is to be started again first.
+    /// `None`: it may be started, or there is none.
+    pub former_waits: Option<Waits>,
 }
 
 impl Surroundings {
@@ -20,6 +23,7 @@ impl Surroundings {
     pub const NONE: Self = Self {
         waits: None,
         suspension: None,
+        former_waits: None,
     };
 }
 

@@ -14,9 +14,6 @@ impl Record {
     /// once it is replaced.
     #[must_use]
     pub(crate) fn updated_to(&self, next: &Deploy) -> Option<Update> {
-        if self.removing {
-            return None;
-        }
         let rules = next.spec.update;
         let of = |stage, is_beside, former: &Self| {
             Some(Update {
@@ -26,11 +23,26 @@ impl Record {
                 former: Box::new(former.without_update()),
             })
         };
+        // Both go before anything else is begun, and their places are others' only then.
+        if self.removing {
+            let before = self.update.as_ref()?;
+            return of(UpdateStage::Leaving, false, &before.former);
+        }
         let is_worth = |record: &Self| record.image_digest.is_some() && !record.is_uncertain;
         let runs = self.run == RunState::Running && self.finished.is_none();
         let wants = runs && next.run == RunState::Running;
         let is_tried = wants && (rules.rollback || rules.is_start_first());
+        // This one never came so far that anything of the one before was ended for it.
+        let serves_still = |before: &Update| {
+            let former = &*before.former;
+            self.image_digest.is_none()
+                && before.serving == Some(former.instance().generation)
+                && is_worth(former)
+        };
         match &self.update {
+            Some(before) if serves_still(before) && is_tried => {
+                of(UpdateStage::Trying, rules.is_start_first(), &before.former)
+            }
             // What is on trial without another beside it is not trusted to serve meanwhile.
             Some(before) if before.stage == UpdateStage::Trying => {
                 let is_beside = before.is_beside && rules.is_start_first() && wants;
@@ -44,13 +56,38 @@ impl Record {
             Some(before) if before.stage == UpdateStage::Leaving && self.rolled_back.is_none() => {
                 of(UpdateStage::Leaving, false, &before.former)
             }
-            _ if is_tried && is_worth(self) => {
+            // One without an address could not hold that of what still goes.
+            before
+                if is_tried
+                    && is_worth(self)
+                    && (before.is_none() || next.spec.network.mode.has_address()) =>
+            {
                 of(UpdateStage::Trying, rules.is_start_first(), self)
             }
             // Its place stays taken until it is gone.
             Some(before) => of(UpdateStage::Leaving, false, &before.former),
             None => None,
         }
+    }
+
+    /// Update that was under way where instances of this record and of an earlier one are there, of
+    /// which only the instances tell: the earlier one serves until the other one was ready again. `None`:
+    /// the two were never to run at once.
+    #[must_use]
+    pub(crate) fn resumed_from(&self, former: &Self) -> Option<Update> {
+        let address = |record: &Self| record.assignment.address;
+        let is_apart = match self.spec.network.mode.has_address() {
+            true => address(self).is_some() && address(self) != address(former),
+            false => true,
+        };
+        let run = |record: &Self| record.run == RunState::Running && record.image_digest.is_some();
+        let is_beside = self.spec.update.is_start_first() && is_apart && run(self) && run(former);
+        is_beside.then(|| Update {
+            stage: UpdateStage::Trying,
+            is_beside,
+            serving: None,
+            former: Box::new(former.without_update()),
+        })
     }
 
     /// The record by which the generation before comes back. `is_there`: its instance is. `None`: no

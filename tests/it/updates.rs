@@ -9,6 +9,7 @@ use state::id::ContainerId;
 use state::reason::Reason;
 use state::status::Status;
 
+use crate::memory_runtime::Call;
 use crate::node::{Node, pass};
 
 /// Next generation of a container that is updated beside itself.
@@ -81,4 +82,31 @@ async fn what_cannot_be_counted_holds_the_generation_before_for_its_grace_and_no
     assert_eq!(record(&node, id).serving().generation, 2);
     pass(Duration::from_secs(20)).await;
     assert_eq!(running(&node), [2]);
+}
+
+/// A generation that counts, and the one before, which takes no notice of its stop signal.
+async fn ending(node: &Node) -> ContainerId {
+    let id = node.deploy(&next(1, &json!({})));
+    pass(Duration::from_secs(10)).await;
+    node.runtime.inner().is_deaf = true;
+    node.deploy(&next(2, &json!({})));
+    pass(Duration::from_secs(8)).await;
+    assert_eq!(running(node), [1, 2]);
+    assert_eq!(node.runtime.began(Call::Signal).len(), 1);
+    id
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_takes_its_time_to_end_holds_up_no_start_of_what_serves() {
+    let node = Node::start();
+    let id = ending(&node).await;
+    let instance = record(&node, id).instance();
+    node.runtime.exit(instance, 1, false, Duration::ZERO);
+    pass(Duration::from_secs(2)).await;
+    assert_eq!(running(&node), [1, 2], "it is started again");
+    assert_eq!(node.runtime.launches(id), 3);
+    pass(Duration::from_secs(20)).await;
+    assert_eq!(running(&node), [2], "its grace is over");
+    assert!(record(&node, id).update.is_none());
+    assert_eq!(node.runtime.began(Call::Signal).len(), 1);
 }

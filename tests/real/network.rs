@@ -21,7 +21,7 @@ mod flushes;
 mod groups;
 mod hosts;
 mod ipv6;
-mod lab;
+pub(crate) mod lab;
 mod lifecycle;
 mod neighbours;
 mod rules;

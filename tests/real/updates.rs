@@ -14,11 +14,23 @@ use crate::harness::image::Image;
 use crate::stand::{Stand, eventually, serves};
 
 mod by_hand;
+mod cuts;
+mod load;
+mod lost;
 mod offline;
 mod rollback;
 
-/// Kills of the agent.
-const KILLS: u64 = 12;
+/// Kills of the agent; all that must be shown takes 50.
+fn kills() -> u64 {
+    count("CHAS_TEST_UPDATE_KILLS", 6)
+}
+
+/// Number in a variable of the environment.
+fn count(variable: &str, default: u64) -> u64 {
+    let asked = std::env::var_os(variable);
+    let asked = asked.and_then(|text| text.to_str()?.parse().ok());
+    asked.unwrap_or(default)
+}
 
 /// Requests over a connection of their own each, until it is told to stop.
 struct Load {
@@ -208,7 +220,7 @@ async fn an_agent_that_is_killed_at_any_instant_of_an_update_goes_on_with_it() {
         .await;
     let port = shown["ports"][0]["host"].as_u64().unwrap();
     let load = Load::start(port).await;
-    for round in 0..KILLS {
+    for round in 0..kills() {
         let (_, told) = stand
             .agent
             .deploy(&web(&stand, 2 + round, &json!({})))
@@ -222,7 +234,7 @@ async fn an_agent_that_is_killed_at_any_instant_of_an_update_goes_on_with_it() {
         assert_eq!(instances(&stand), 1, "killed after {after:?}");
     }
     let done = load.end();
-    eprintln!("{done} requests over {KILLS} kills");
+    eprintln!("{done} requests over {} kills", kills());
     stand.end().await;
 }
 

@@ -105,6 +105,7 @@ impl Circumstances for Fortune {
             Step::HandOver(record) => {
                 judge.trace(|| format!("hand over to {}", record.instance()));
             }
+            Step::Signal(name) => judge.trace(|| format!("signal to {name}")),
             Step::Launch(record) => {
                 judge.trace(|| format!("launch {}", record.instance()));
                 judge.look(std::iter::once(record.instance()));

@@ -16,6 +16,7 @@ pub(crate) enum Call {
     EnsureImage,
     Adjust,
     HandOver,
+    Signal,
     Launch,
     Stop,
     Remove,
@@ -32,6 +33,8 @@ pub(crate) enum Step<'a> {
     Adjust(&'a Record),
     /// The host ports go to the record's instance.
     HandOver(&'a Record),
+    /// The agent asks an instance to end, and waits for nothing.
+    Signal(InstanceName),
     Stop(InstanceName),
     Remove(InstanceName),
     /// Number of calls under way for one container.

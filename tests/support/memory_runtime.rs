@@ -30,6 +30,8 @@ pub(crate) use circumstances::{Call, Circumstances, Step};
 
 #[path = "circumstances.rs"]
 mod circumstances;
+#[path = "dying.rs"]
+mod dying;
 
 /// Generation of a container, as far as it exists.
 #[derive(Clone, Debug)]
@@ -58,6 +60,10 @@ pub(crate) struct Inner {
     pub(crate) taken_port: Option<String>,
     /// Whether connections cannot be counted.
     pub(crate) is_uncountable: bool,
+    /// Whether processes take no notice of a stop signal.
+    pub(crate) is_deaf: bool,
+    /// Processes that were sent a stop signal, and the time at which they end.
+    dying: BTreeMap<InstanceName, Instant>,
     /// Denial of every image, if there is one.
     pub(crate) image_denial: Option<String>,
 }
@@ -237,6 +243,7 @@ impl<C: Circumstances> MemoryRuntime<C> {
         how: &StopOrder,
         call: Call,
     ) -> Result<Option<Exit>, RuntimeError> {
+        self.inner().dying.remove(&name);
         let ran = matches!(self.task(name), Task::Running { .. });
         if ran {
             self.circumstances.saw(Step::Ends(name, call));
@@ -267,6 +274,7 @@ impl<C: Circumstances> MemoryRuntime<C> {
 impl<C: Circumstances> Runtime for MemoryRuntime<C> {
     async fn list(&self) -> Result<RuntimeListing, RuntimeError> {
         self.circumstances.part().await?;
+        self.end_dying();
         let ids: BTreeSet<_> = self.instances().iter().map(|name| name.id).collect();
         let managed = ids.into_iter().map(|id| (id, self.seen(id))).collect();
         let unmanaged = self.inner().unmanaged.clone();
@@ -278,16 +286,16 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
         self.circumstances.part().await?;
         let inner = self.inner();
         let labels = inner.instances.iter();
-        let newest: BTreeMap<_, _> = labels
+        Ok(labels
             .map(|(name, made)| (name.id, made.label.clone()))
-            .collect();
-        Ok(newest.into_iter().collect())
+            .collect())
     }
 
     async fn observe(&self, id: ContainerId) -> Result<Seen, RuntimeError> {
         let _busy = self.begin(id);
         self.circumstances.saw(Step::Look);
         self.circumstances.part().await?;
+        self.end_dying();
         let seen = self.seen(id);
         self.circumstances.part().await?;
         Ok(seen)
@@ -409,6 +417,14 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
                 self.inner().instances.remove(&name);
             }
         }
+        self.circumstances.part().await
+    }
+
+    async fn signal(&self, instance: InstanceName, how: &StopOrder) -> Result<(), RuntimeError> {
+        let _busy = self.begin(instance.id);
+        self.circumstances.saw(Step::Signal(instance));
+        self.circumstances.first_part(Call::Signal).await?;
+        self.end_later(instance, how.grace);
         self.circumstances.part().await
     }
 

@@ -94,6 +94,7 @@ impl Circumstances for Script {
             Step::Pull(_) => lines.begin(Call::EnsureImage),
             Step::Adjust(_) => lines.begin(Call::Adjust),
             Step::HandOver(_) => lines.begin(Call::HandOver),
+            Step::Signal(_) => lines.begin(Call::Signal),
             Step::Launch(_) => lines.begin(Call::Launch),
             Step::Stop(_) => lines.begin(Call::Stop),
             Step::Remove(_) => lines.begin(Call::Remove),

@@ -191,8 +191,12 @@ impl Desired {
     pub fn unreadable_assignments(&self) -> Vec<Assignment> {
         let records = self.unreadable.iter();
         let records = records.filter(|(key, _)| key.starts_with(RECORD));
-        records
-            .filter_map(|(_, value)| serde_json::from_value(value["assignment"].clone()).ok())
+        let places = records.flat_map(|(_, value)| {
+            let former = &value["update"]["former"];
+            [&value["assignment"], &former["assignment"]]
+        });
+        places
+            .filter_map(|place| serde_json::from_value(place.clone()).ok())
             .collect()
     }
 

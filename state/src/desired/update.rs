@@ -7,7 +7,7 @@ use std::net::Ipv4Addr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Record;
+use super::{Assignment, Record};
 use crate::id::InstanceName;
 use crate::spec::is_default;
 
@@ -83,6 +83,18 @@ impl Record {
             generation,
         });
         instances.into_iter().find(|instance| is_there(*instance))
+    }
+
+    /// Place of what serves. `runs`: the generation that does, as far as it is known.
+    #[must_use]
+    pub fn served_place(&self, runs: Option<u64>) -> &Assignment {
+        let update = self.update.as_ref().filter(|update| {
+            let former = update.former.instance().generation;
+            runs != Some(self.generation) && update.serving == Some(former)
+        });
+        update.map_or(&self.serving().assignment, |update| {
+            &update.former.assignment
+        })
     }
 
     /// Whether an instance may have host ports, while `serving` has those that both ask for.

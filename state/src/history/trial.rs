@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::HEALTHY_AFTER;
+use super::{Cause, HEALTHY_AFTER, History, explain};
 use crate::desired::Record;
 use crate::id::InstanceName;
 use crate::observed::{Exit, Seen, Task};
+use crate::reason::Reason;
 use crate::spec::is_default;
 use crate::time::BootTime;
 
@@ -39,11 +40,20 @@ pub struct Drain {
     /// First look of those, without another between, that found none.
     #[serde(default, skip_serializing_if = "is_default")]
     pub quiet_since: Option<BootTime>,
+    /// The instance's own `stop.timeout`, which a later generation does not change. `None`: nobody has asked yet.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub grace: Option<Duration>,
+    /// Time at which it was sent its stop signal. `None`: it was not.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub signalled_at: Option<BootTime>,
 }
 
 /// Runs of the generation before while it serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FormerRuns {
+    /// Generation that the instance was made as.
+    #[serde(default, skip_serializing_if = "is_default")]
+    of: u64,
     /// Starts since the update began.
     pub starts: u32,
     /// Last end that was counted.
@@ -53,6 +63,12 @@ pub struct FormerRuns {
     /// Since when it runs. `None`: its last end is counted.
     #[serde(default, skip_serializing_if = "is_default")]
     pub up_since: Option<BootTime>,
+    /// Whether it was started in this boot: from then on it waits for no other container.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub is_let_start: bool,
+    /// First moment in this boot at which it waited for other containers. `None`: it did not.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub waiting_since: Option<BootTime>,
 }
 
 impl Trial {
@@ -71,20 +87,54 @@ impl Trial {
         if seen.instance(record).is_some() || has_failed {
             self.since.get_or_insert(now);
         }
+        if let Some(drain) = &mut self.drain {
+            let mut ended = record.with_former();
+            let ended = ended.find(|record| record.instance().generation == drain.of);
+            drain.grace = ended.map(|ended| ended.spec.stop.timeout).or(drain.grace);
+        }
+        let of = update.former.instance().generation;
+        if self.former.of != of {
+            self.former = FormerRuns {
+                of,
+                ..FormerRuns::default()
+            };
+        }
         self.former
             .record_observation(seen.task(&update.former), now, delay);
+    }
+
+    /// The trial of the generation after this one: what of the ones before still runs is known.
+    pub(crate) fn of_next(self) -> Self {
+        Self {
+            since: None,
+            ..self
+        }
     }
 
     /// Notes that the generation before was started again.
     pub fn record_revival(&mut self, now: BootTime) {
         self.former.starts = self.former.starts.saturating_add(1);
-        self.former.up_since = Some(now);
+        (self.former.up_since, self.former.is_let_start) = (Some(now), true);
+        self.former.waiting_since = None;
     }
 
-    /// Notes that the generation before could not be started; it is not tried again for `wait`.
+    /// Notes that the generation before could not be started, or given the host ports; it is not tried
+    /// again for `wait`.
     pub fn record_failed_revival(&mut self, now: BootTime, wait: Duration) {
-        self.record_revival(now);
+        self.former.starts = self.former.starts.saturating_add(1);
         (self.former.up_since, self.former.retry_at) = (None, now.after(wait));
+    }
+
+    /// Notes that the generation before waits for others.
+    pub const fn record_waiting(&mut self, now: BootTime) {
+        if self.former.waiting_since.is_none() {
+            self.former.waiting_since = Some(now);
+        }
+    }
+
+    /// Notes that the generation before has the host ports again: it is relieved anew, if it ever is.
+    pub const fn record_give_back(&mut self) {
+        self.drain = None;
     }
 
     /// Notes how many connections an instance still has that serves no more; `None`: nobody knows.
@@ -102,13 +152,62 @@ impl Trial {
             connections,
             quiet_since: (connections == Some(0))
                 .then(|| before.and_then(|before| before.quiet_since).unwrap_or(now)),
+            grace: before.and_then(|before| before.grace),
+            signalled_at: before.and_then(|before| before.signalled_at),
         });
+    }
+
+    /// The connections of this instance, once another one serves.
+    #[must_use]
+    pub fn drain_of(&self, instance: InstanceName) -> Option<Drain> {
+        self.drain.filter(|drain| drain.of == instance.generation)
+    }
+
+    /// Notes that an instance was sent its stop signal.
+    pub(crate) fn record_signal(&mut self, instance: InstanceName, now: BootTime) {
+        if let Some(drain) = self.drain.as_mut()
+            && drain.of == instance.generation
+        {
+            drain.signalled_at = Some(now);
+        }
     }
 
     /// The trial as it is true in another boot.
     pub(crate) fn in_other_boot(&mut self) {
         (self.since, self.drain) = (None, None);
         (self.former.retry_at, self.former.up_since) = (BootTime::default(), None);
+        (self.former.is_let_start, self.former.waiting_since) = (false, None);
+    }
+}
+
+impl History {
+    /// Reason and sentence for the last end of a generation that is tried. `None`: it has not ended.
+    pub(crate) fn how_trial_ended(&self, record: &Record) -> Option<(Reason, String)> {
+        let exit = self.last_exit.as_ref().filter(|_| self.exits > 0)?;
+        Some(explain(record, exit, self.exits, self.ended_for.as_deref()))
+    }
+
+    /// Notes that the instance was sent its stop signal.
+    pub fn record_signal(&mut self, instance: InstanceName, now: BootTime) {
+        self.trial.record_signal(instance, now);
+        self.attempts = 0;
+        self.keep_backoff(|cause| cause != Cause::End);
+    }
+
+    /// Notes that the record's generation counts. Failures go on to be counted until it has its ports.
+    pub fn record_switch(&mut self) {
+        self.keep_backoff(|cause| cause == Cause::Exit);
+    }
+
+    /// History of the generation before as far as it waits for others.
+    pub(crate) fn of_former(&self, former: &Record) -> Self {
+        Self {
+            generation: former.generation,
+            made_at: former.made_at,
+            is_let_start: self.trial.former.is_let_start,
+            waiting_since: self.trial.former.waiting_since,
+            ..Self::default()
+        }
     }
 }
 
@@ -120,6 +219,7 @@ impl FormerRuns {
         now: BootTime,
         delay: impl FnOnce(u32) -> Duration,
     ) {
+        self.is_let_start |= matches!(task, Task::Running { .. } | Task::Stopped(_));
         let is_news = match task {
             Task::Running { since, .. } => {
                 self.up_since.get_or_insert(since.unwrap_or(now));

@@ -270,3 +270,63 @@ fn whoever_is_let_go_waits_no_more_before_its_start_and_the_first_time_out_is_lo
         "another instance waits"
     );
 }
+
+/// The database on its way to another generation beside the one that serves.
+fn updating() -> Record {
+    let former = db(|_| {});
+    let mut next = Record {
+        generation: 2,
+        image_digest: None,
+        ..former.clone()
+    };
+    next.update = Some(crate::desired::update::Update {
+        stage: crate::desired::update::UpdateStage::Trying,
+        is_beside: true,
+        serving: None,
+        former: Box::new(former),
+    });
+    next
+}
+
+#[test]
+fn a_trial_that_goes_nowhere_holds_nobody_while_the_one_before_serves() {
+    for condition in ["started", "ready"] {
+        assert!(!told(condition, Some(&other(updating(), &[]))).is_empty());
+        assert_eq!(told(condition, Some(&other(updating(), &[running()]))), "");
+    }
+    let ended = other(updating(), &[running(), stopped(1)]);
+    assert_eq!(told("started", Some(&ended)), "");
+    assert!(!told("ready", Some(&ended)).is_empty());
+    assert!(!told("completed", Some(&ended)).is_empty());
+}
+
+#[test]
+fn what_serves_waits_at_a_cold_boot_as_any_start_does() {
+    let after = json!([{"name": "db", "condition": "started", "timeout": "60s"}]);
+    let mut next = updating();
+    let former = next.update.as_mut().unwrap();
+    former.former.spec = waiting(&after).spec;
+    let find = |_: &ContainerName| None;
+    let mut history = History::default();
+    let former_waits = |history: &History, now| former_waits(&next, history, find, now);
+    let waits = former_waits(&history, NOW).unwrap();
+    let seen = Seen::default();
+    let delay = |_: u32| Duration::from_secs(1);
+    history.record_observation(&next, &seen, NOW, delay);
+    history.trial.record_waiting(NOW);
+    let around = Surroundings {
+        former_waits: Some(waits),
+        ..Surroundings::NONE
+    };
+    let decided = |around: &Surroundings, history: &History| {
+        let record = Some(&next);
+        crate::plan::decide(next.id, record, &seen, history, around, NOW).step
+    };
+    assert_eq!(decided(&around, &history), crate::plan::Step::Pull);
+    let revive = crate::plan::Step::Revive(next.serving().instance());
+    assert_eq!(decided(&Surroundings::NONE, &history), revive);
+    let end = NOW.after(Duration::from_secs(60));
+    assert_eq!(former_waits(&history, end), None, "for so long at most");
+    history.trial.record_revival(NOW);
+    assert_eq!(former_waits(&history, NOW), None, "once in a boot");
+}

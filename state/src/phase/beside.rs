@@ -3,6 +3,7 @@
 use super::Stage;
 use crate::desired::Record;
 use crate::desired::update::UpdateStage;
+use crate::history::History;
 use crate::id::InstanceName;
 use crate::observed::{Seen, Task};
 use crate::spec::RestartPolicy;
@@ -57,9 +58,16 @@ pub(super) fn running(record: &Record, seen: &Seen) -> Stage {
 }
 
 /// The generation before, where it is to be started again: it serves, and does not run.
-pub(super) fn revived(record: &Record, seen: &Seen) -> Option<InstanceName> {
+pub(super) fn revived(record: &Record, seen: &Seen, history: &History) -> Option<InstanceName> {
     let former = record.stands_back().then(|| record.serving())?;
-    let starts_again = match (seen.task(former), former.spec.restart.policy) {
+    // What is not there may have the address of another one that is still to go.
+    if seen.instance(former).is_none() && obsolete_instance(record, seen).is_some() {
+        return None;
+    }
+    let policy = former.spec.restart;
+    let starts = history.trial.former.starts;
+    let starts_again = match (seen.task(former), policy.policy) {
+        _ if policy.max_retries.is_some_and(|max| starts > max) => false,
         (Task::Running { .. } | Task::Unresponsive, _) => false,
         (Task::Stopped(exit), RestartPolicy::OnFailure) => exit.code != 0,
         (_, RestartPolicy::Never) => false,

@@ -50,6 +50,8 @@ pub fn plan(
             Step::Adjust(instance)
             | Step::Revive(instance)
             | Step::HandOver(instance)
+            | Step::GiveBack(instance)
+            | Step::Signal(instance)
             | Step::Stop(instance)
             | Step::Suspend(instance)
             | Step::Remove(instance) => Some(*instance),
@@ -105,15 +107,16 @@ fn model(
             record.restart_pending = false;
             history.record_start(now);
         }
-        (Step::Revive(former), Some(record)) => revive(record, *former, seen, history, now),
-        (Step::Switch, Some(record)) => {
-            if let Some(update) = &mut record.update {
-                update.stage = UpdateStage::Switched;
-            }
-        }
-        (Step::HandOver(instance), _) => history.trial.record_connections(*instance, Some(0), now),
-        (Step::Conclude, Some(record)) => record.update = None,
-        (Step::RollBack(failure), Some(record)) => roll_back(record, failure, seen),
+        (
+            Step::Revive(_)
+            | Step::Switch
+            | Step::HandOver(_)
+            | Step::GiveBack(_)
+            | Step::Signal(_)
+            | Step::Conclude
+            | Step::RollBack(_),
+            Some(record),
+        ) => update(step, record, seen, history, now),
         (Step::Adjust(instance), Some(record)) => {
             if let Some(instance) = seen.instances.get_mut(&instance.generation) {
                 instance.carries = Some(CarriedSpec::of(record));
@@ -140,20 +143,42 @@ fn model(
         }
         (Step::Finish(finished), Some(record)) => record.finished = Some(finished.clone()),
         (Step::Forget, _) => *record = None,
-        (
-            Step::Settled
-            | Step::Wait(_)
-            | Step::WaitForOthers
-            | Step::Pull
-            | Step::Adjust(_)
-            | Step::Launch
-            | Step::Revive(_)
-            | Step::Switch
-            | Step::Conclude
-            | Step::RollBack(_)
-            | Step::Finish(_),
-            _,
-        ) => {}
+        (Step::Settled | Step::Wait(_) | Step::WaitForOthers, _) | (_, None) => {}
+    }
+}
+
+/// The same for a step of an update.
+fn update(step: &Step, record: &mut Record, seen: &mut Seen, history: &mut History, now: BootTime) {
+    let set_stage = |record: &mut Record, stage| {
+        if let Some(update) = &mut record.update {
+            update.stage = stage;
+        }
+    };
+    match step {
+        Step::Revive(former) => revive(record, *former, seen, history, now),
+        Step::Switch => set_stage(record, UpdateStage::Switched),
+        Step::HandOver(instance) => history.trial.record_connections(*instance, Some(0), now),
+        Step::GiveBack(_) => {
+            set_stage(record, UpdateStage::Trying);
+            history.trial.record_give_back();
+        }
+        Step::Signal(instance) => {
+            seen.instances.entry(instance.generation).or_default().task = Task::Absent;
+            history.record_signal(*instance, now);
+        }
+        Step::Conclude => record.update = None,
+        Step::RollBack(failure) => roll_back(record, failure, seen),
+        Step::Settled
+        | Step::Wait(_)
+        | Step::WaitForOthers
+        | Step::Pull
+        | Step::Adjust(_)
+        | Step::Launch
+        | Step::Suspend(_)
+        | Step::Stop(_)
+        | Step::Remove(_)
+        | Step::Finish(_)
+        | Step::Forget => {}
     }
 }
 

@@ -9,6 +9,7 @@ use crate::desired::update::UpdateStage;
 use crate::failure::Failure;
 use crate::history::History;
 use crate::id::InstanceName;
+use crate::observed::{Seen, Task};
 use crate::phase::{Goal, Phase, Stage};
 use crate::reason::Reason;
 use crate::time::BootTime;
@@ -20,7 +21,7 @@ const LOOK_AFTER: Duration = Duration::from_secs(1);
 #[must_use]
 pub(super) fn next(
     record: &Record,
-    phase: &Phase,
+    (phase, seen): (&Phase, &Seen),
     history: &History,
     now: BootTime,
 ) -> Option<Step> {
@@ -35,6 +36,9 @@ pub(super) fn next(
     let rules = record.spec.update;
     if let Some(failure) = given_up(record, phase, history, now) {
         return Some(Step::RollBack(failure));
+    }
+    if let Some(former) = given_back(record, (phase, seen), history, now) {
+        return Some(Step::GiveBack(former));
     }
     if phase.stage == Stage::Watched {
         let until = deadline(record, history).filter(|until| now < *until);
@@ -59,29 +63,80 @@ pub(super) fn next(
         return Some(Step::Settled);
     }
     if let Stage::HandingOver(other) = &phase.stage {
-        return Some(drained(record, *other, history, now));
+        let is_up = seen.instances.get(&other.generation);
+        let is_up = is_up.is_some_and(|instance| is_running(&instance.task));
+        return Some(drained(record, (*other, is_up), history, now));
     }
     None
 }
 
-/// The next step for an instance, once another one is to serve.
-fn drained(record: &Record, former: InstanceName, history: &History, now: BootTime) -> Step {
-    let drain = history.trial.drain;
-    let Some(drain) = drain.filter(|drain| drain.of == former.generation) else {
+const fn is_running(task: &Task) -> bool {
+    matches!(task, Task::Running { .. })
+}
+
+/// The next step for an instance, once another one is to serve. It ends beside the turns, since the
+/// other one may end meanwhile, which is started again at once.
+fn drained(
+    record: &Record,
+    (former, is_up): (InstanceName, bool),
+    history: &History,
+    now: BootTime,
+) -> Step {
+    let Some(drain) = history.trial.drain_of(former) else {
         return Step::HandOver(former);
     };
-    let ended = record.of_instance(former).unwrap_or(record);
-    let grace = ended.spec.stop.timeout;
+    let own = record.of_instance(former);
+    let own = own.map(|ended| ended.spec.stop.timeout).or(drain.grace);
+    let grace = own.unwrap_or(record.spec.stop.timeout);
+    if let Some(killed_at) = drain.signalled_at.map(|at| at.after(grace)) {
+        return match is_up && now < killed_at {
+            true => Step::Wait(killed_at),
+            false => Step::Remove(former),
+        };
+    }
     let (over, again) = (drain.since.after(grace), drain.looked_at.after(LOOK_AFTER));
     // One that is just being made is on its way, and the table that sent it here is not the only one.
     let is_quiet = drain
         .quiet_since
         .is_some_and(|since| drain.looked_at >= since.after(LOOK_AFTER));
     match () {
-        () if is_quiet || now >= over => Step::Remove(former),
+        () if is_quiet || now >= over => match is_up {
+            true => Step::Signal(former),
+            false => Step::Remove(former),
+        },
         () if now >= again => Step::HandOver(former),
         () => Step::Wait(over.min(again)),
     }
+}
+
+/// The generation before, which is to serve again: it is there as it was, and the one that counts has
+/// ended, or cannot have its ports. `None`: there is none that could.
+fn given_back(
+    record: &Record,
+    (phase, seen): (&Phase, &Seen),
+    history: &History,
+    now: BootTime,
+) -> Option<InstanceName> {
+    let update = record.update.as_ref()?;
+    let former = update.former.instance();
+    let drain = history.trial.drain_of(former);
+    let is_there = update.stage == UpdateStage::Switched
+        && !matches!(phase.stage, Stage::Suspending(..) | Stage::Suspended(_))
+        && update.is_beside
+        && is_running(seen.task(&update.former))
+        && drain.is_none_or(|drain| drain.signalled_at.is_none())
+        && now >= history.trial.former.retry_at;
+    let is_done = matches!(&phase.stage, Stage::Ended(finished) if finished.code == 0);
+    let is_down = match seen.task(record) {
+        Task::Running { .. } | Task::Unresponsive => false,
+        Task::Stopped(_) | Task::Created { .. } | Task::Absent => !is_done,
+    };
+    let backoff = history.backoff.as_ref();
+    // Whoever has taken a port since it was looked for may keep it.
+    let is_without_ports = drain.is_none()
+        && matches!(phase.stage, Stage::HandingOver(_))
+        && backoff.is_some_and(|backoff| backoff.reason == Reason::PortTaken);
+    (is_there && (is_down || is_without_ports)).then_some(former)
 }
 
 /// Time at which the generation that is tried is given up, if it does not count by then. `None`: it is not

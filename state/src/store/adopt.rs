@@ -1,5 +1,7 @@
 //! Adoption of the records in the runtime's labels after the state was rebuilt. Pure.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde_json::Value;
 
 use crate::desired::Record;
@@ -16,27 +18,37 @@ pub(super) fn adopted(
 ) -> (Vec<DesiredChange>, Vec<String>) {
     let (mut records, mut changes, mut told) = (Vec::new(), Vec::new(), Vec::new());
     let sealer = key.and_then(|key| key.sealer().ok());
-    for (id, copy) in copies {
-        // A container without a copy of its record is what a removal left half done.
-        if desired.is_unreadable(*id) || copy.is_null() {
+    // A container without a copy of its record is what a removal left half done.
+    let copies = copies.iter().filter(|(_, copy)| !copy.is_null());
+    let mut of_each: BTreeMap<ContainerId, Vec<&Value>> = BTreeMap::new();
+    for (id, copy) in copies.filter(|(id, _)| !desired.is_unreadable(*id)) {
+        of_each.entry(*id).or_default().push(copy);
+    }
+    for (id, copies) in of_each {
+        let Some((newest, earlier)) = copies.split_last() else {
             continue;
-        }
-        match serde_json::from_value::<Record>(copy.clone())
-            .ok()
-            .filter(|record| record.id == *id)
-        {
+        };
+        let read = |copy: &Value| {
+            let read = serde_json::from_value::<Record>(copy.clone()).ok();
             // These were noted when the container was created, and are done since.
+            let mut record = read.filter(|record| record.id == id)?;
+            (record.restart_pending, record.finished) = (false, None);
+            // Containers of older versions have their values readable.
+            if let Some(sealer) = sealer {
+                record.spec.seal_environment(&record.name, sealer);
+            }
+            Some(record)
+        };
+        match read(newest) {
             Some(mut record) => {
-                (record.restart_pending, record.finished) = (false, None);
-                // Containers of older versions have their values readable.
-                if let Some(sealer) = sealer {
-                    record.spec.seal_environment(&record.name, sealer);
-                }
+                // Two at once are an update, of which the earlier one serves.
+                let former = earlier.iter().rev().find_map(|copy| read(copy));
+                record.update = former.and_then(|former| record.resumed_from(&former));
                 records.push(record);
             }
             // An unreadable record may be wanted, so its container must not count as a leftover.
-            None if desired.get(*id).is_none() => {
-                changes.push(DesiredChange::KeepUnreadable(*id, copy.clone()));
+            None if desired.get(id).is_none() => {
+                changes.push(DesiredChange::KeepUnreadable(id, (*newest).clone()));
                 told.push(format!(
                     "container {id} is left alone: the record in its labels cannot be read"
                 ));
@@ -76,8 +88,13 @@ pub(super) fn adopted(
 
 /// Whether two records exclude each other: one name or address cannot belong to both.
 fn collides(other: &Record, record: &Record) -> bool {
-    let (known, address) = (other.assignment.address, record.assignment.address);
-    let is_same_address = address.is_some() && known == address;
+    let addresses = |record: &Record| -> BTreeSet<_> {
+        let places = record.with_former();
+        places
+            .filter_map(|record| record.assignment.address)
+            .collect()
+    };
+    let is_same_address = !addresses(other).is_disjoint(&addresses(record));
     other.id != record.id && (other.name == record.name || is_same_address)
 }
 
@@ -156,5 +173,40 @@ mod tests {
         );
         assert!(Desired::default().with(&changes).is_unreadable(id));
         assert_eq!(told.len(), 1);
+    }
+
+    #[test]
+    fn of_two_generations_that_ran_at_once_the_earlier_one_serves() {
+        let generation = |generation: u64, last: u8, body: &Value| {
+            let mut record = record("a", 1);
+            let spec = crate::spec::parse::deploy(body).unwrap().spec;
+            (record.generation, record.seq, record.spec) = (generation, 5 + generation, spec);
+            record.assignment.address = Some(Ipv4Addr::new(10, 0, 1, last));
+            record
+        };
+        let body = json!({"name": "a", "image": "b", "update": {"strategy": "start-first"}});
+        let (one, two) = (
+            generation(1, 1, &json!({"name": "a", "image": "b"})),
+            generation(2, 2, &body),
+        );
+        let stopping = generation(3, 1, &json!({"name": "a", "image": "b"}));
+        let adopt = |records: &[&Record]| {
+            let copies = records
+                .iter()
+                .map(|record| (record.id, serde_json::to_value(record).unwrap()));
+            let adoption = Adoption {
+                above: 0,
+                is_new: true,
+            };
+            let copies: Vec<_> = copies.chain([(one.id, Value::Null)]).collect();
+            let (changes, _) = adopted(&Desired::default(), adoption, &copies, None);
+            let after = Desired::default().with(&changes);
+            Record::clone(after.get(one.id).unwrap())
+        };
+        let both = adopt(&[&one, &two]);
+        assert_eq!((both.generation, both.serving().generation), (2, 1));
+        assert!(both.stands_back());
+        assert_eq!(adopt(&[&two]).update, None);
+        assert_eq!(adopt(&[&one, &stopping]).update, None, "never at once");
     }
 }

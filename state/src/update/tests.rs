@@ -18,6 +18,7 @@ use crate::surroundings::Surroundings;
 use crate::time::BootTime;
 use std::net::Ipv4Addr;
 
+mod beside;
 mod ends;
 
 /// The `stop.timeout` of every body.
@@ -194,6 +195,30 @@ impl Node {
                 self.history
                     .trial
                     .record_connections(*instance, connections, self.now);
+            }
+            Step::GiveBack(former) => {
+                self.holds(
+                    self.runs(former.generation),
+                    "what has the ports again runs",
+                );
+                (self.ports, self.counts) = (Some(former.generation), Some(former.generation));
+                self.record.update.as_mut().unwrap().stage = UpdateStage::Trying;
+                self.history.trial.record_give_back();
+            }
+            Step::Signal(instance) => {
+                let generation = instance.generation;
+                self.holds(self.ports != Some(generation), "what has the ports goes on");
+                self.history.record_signal(*instance, self.now);
+                // Others take no notice until they are killed.
+                if self.dice.chance(60) {
+                    let exit = Exit {
+                        code: 143,
+                        at: SystemTime::UNIX_EPOCH + self.now.0,
+                        out_of_memory: false,
+                    };
+                    let instance = self.seen.instances.get_mut(&generation).unwrap();
+                    instance.task = Task::Stopped(exit);
+                }
             }
             Step::Conclude => self.record.update = None,
             Step::RollBack(why) => {

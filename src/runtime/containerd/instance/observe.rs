@@ -114,33 +114,17 @@ impl Instances {
             .collect())
     }
 
-    /// Record of each managed container, of its newest generation, its environment filled in from
-    /// the OCI spec.
+    /// Record of each managed instance, by container and generation, its environment filled in from the
+    /// OCI spec.
     pub(crate) async fn stored_records(&self) -> Result<Vec<(ContainerId, Value)>, RuntimeError> {
-        let mut newest: BTreeMap<ContainerId, (u64, Value)> = BTreeMap::new();
+        let mut records = BTreeMap::new();
         for (name, container) in self.managed().await? {
-            if newest
-                .get(&name.id)
-                .is_none_or(|(generation, _)| *generation < name.generation)
-            {
-                let spec = container
-                    .spec
-                    .as_ref()
-                    .map(|spec| spec.value.as_slice())
-                    .unwrap_or_default();
-                newest.insert(
-                    name.id,
-                    (
-                        name.generation,
-                        labels::stored_record(&container.labels, spec),
-                    ),
-                );
-            }
+            let spec = container.spec.as_ref().map(|spec| spec.value.as_slice());
+            let record = labels::stored_record(&container.labels, spec.unwrap_or_default());
+            records.insert((name.id, name.generation), record);
         }
-        Ok(newest
-            .into_iter()
-            .map(|(id, (_, record))| (id, record))
-            .collect())
+        let records = records.into_iter();
+        Ok(records.map(|((id, _), record)| (id, record)).collect())
     }
 
     /// Every managed container with its task, and every unmanaged one. Notes the orphans, for the

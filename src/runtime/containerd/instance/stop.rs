@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use containerd_client::services::v1 as api;
 use state::id::InstanceName;
 use state::observed::{Exit, Task};
 use state::reason::Reason;
@@ -19,6 +20,13 @@ use crate::runtime::{RuntimeError, StopOrder};
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause between two looks while the connection is broken.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// Signal that a container's task is stopped with: the one asked for, else the image's, else SIGTERM.
+fn stop_signal(container: Option<&api::Container>, how: &StopOrder) -> Signal {
+    let own = container.and_then(|container| container.labels.get(labels::STOP_SIGNAL));
+    let own = own.and_then(|name| name.parse().ok());
+    how.signal.or(own).unwrap_or(Signal::TERM)
+}
 
 impl Instances {
     /// Ends the instance's task: signal, grace, SIGKILL. Answers how it ended, if it ran.
@@ -39,14 +47,8 @@ impl Instances {
                 return Ok(None);
             }
             Task::Running { .. } => {
-                let own = container.and_then(|container| {
-                    container
-                        .labels
-                        .get(labels::STOP_SIGNAL)
-                        .and_then(|name| name.parse().ok())
-                });
-                self.kill(instance, how.signal.or(own).unwrap_or(Signal::TERM), false)
-                    .await?;
+                let signal = stop_signal(container.as_ref(), how);
+                self.kill(instance, signal, false).await?;
                 if !self.ends_within(instance, how.grace).await? {
                     tracing::info!(%instance, grace_ms = how.grace.as_millis(), "task outlived its grace; killing it");
                     self.kill_hard(instance).await?;
@@ -54,6 +56,22 @@ impl Instances {
             }
         }
         self.delete_task(instance).await
+    }
+
+    /// Sends the instance's task the signal that it is stopped with, if it runs.
+    pub(crate) async fn signal(
+        &self,
+        instance: InstanceName,
+        how: &StopOrder,
+    ) -> Result<(), RuntimeError> {
+        let container = self.container(instance).await?;
+        match self.task(instance).await? {
+            Task::Running { .. } => {
+                let signal = stop_signal(container.as_ref(), how);
+                self.kill(instance, signal, false).await
+            }
+            Task::Absent | Task::Created { .. } | Task::Stopped(_) | Task::Unresponsive => Ok(()),
+        }
     }
 
     pub(super) async fn kill_hard(&self, instance: InstanceName) -> Result<(), RuntimeError> {

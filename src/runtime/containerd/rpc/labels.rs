@@ -185,7 +185,7 @@ fn without_secrets(record: &Record) -> Record {
         .for_each(String::clear);
     // Whoever rebuilds the state from here has no use for a question of then.
     copy.tag_check = None;
-    // What else there was is told by its own labels.
+    // The generation before is told by the labels of its own instance, for as long as that is there.
     (copy.update, copy.rolled_back) = (None, None);
     if let Some(job) = &mut copy.job {
         job.past.clear();

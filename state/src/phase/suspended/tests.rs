@@ -21,6 +21,7 @@ const RUNNING: Task = Task::Running {
 const fn around(is_certain: bool) -> Surroundings {
     Surroundings {
         waits: None,
+        former_waits: None,
         suspension: Some(Suspension {
             stop_after: Duration::from_mins(1),
             in_force: Duration::from_mins(1),
