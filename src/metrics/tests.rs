@@ -68,6 +68,6 @@ fn every_number_is_shown_under_its_name_with_its_help() {
         );
     }
     let of_kind = |kind: &str| text.lines().filter(|line| line.starts_with(kind)).count();
-    assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (28, 28), "{text}");
+    assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (30, 30), "{text}");
     assert!(text.ends_with("# EOF\n"), "{text}");
 }

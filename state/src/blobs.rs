@@ -18,7 +18,7 @@ use crate::seal::{SealError, Sealed, Sealer};
 
 /// Place for which contents are sealed.
 const PLACE: &str = "blob";
-const TAG_DIGITS: usize = 32;
+pub(crate) const TAG_DIGITS: usize = 32;
 
 /// Fingerprint of a content under the node's key: equal ones are one blob.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

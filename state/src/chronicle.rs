@@ -254,9 +254,16 @@ pub fn last_good<'a>(chapters: &'a [Chapter], present: &Record) -> Option<&'a Ch
         let fitting = chapters.iter().filter(|chapter| fits(chapter, is_good));
         fitting.max_by_key(|chapter| chapter.generation)
     };
-    newest(|record, _| record.is_proven).or_else(|| {
-        newest(|_, result| matches!(result, ChapterResult::Ran | ChapterResult::Completed))
-    })
+    newest(|record, result| record.is_proven && has_worked(result))
+        .or_else(|| newest(|_, result| has_worked(result)))
+        .or_else(|| newest(|record, _| record.is_proven))
+}
+
+const fn has_worked(result: ChapterResult) -> bool {
+    matches!(
+        result,
+        ChapterResult::RanWell | ChapterResult::Ran | ChapterResult::Completed
+    )
 }
 
 /// End and record of a generation that can be gone back to.

@@ -122,10 +122,11 @@ pub struct FormerImage {
 
 impl Record {
     /// Image to go back to from a successor that asks for `next`: this one, if it was proven, or
-    /// there is no better one.
+    /// there is no better one. A tag that is asked for anew may stand for another image by now.
     #[must_use]
-    pub fn former_image_for(&self, next: &ImageReference) -> Option<FormerImage> {
-        self.former_image_if(self.spec.image != *next)
+    pub fn former_image_for(&self, next: &Spec) -> Option<FormerImage> {
+        let is_asked_anew = next.image_pull == ImagePull::Always && next.image.digest().is_none();
+        self.former_image_if(is_asked_anew || self.spec.image != next.image)
     }
 
     /// Image to go back to once the tag stands for the digest `next`; chosen in the same way.
@@ -150,10 +151,12 @@ impl Record {
     }
 
     /// Whether the tag of the image is asked for anew without a change. An image that is not
-    /// resolved is asked for anyway.
+    /// resolved is asked for anyway; one that was gone back to stays until somebody asks for another:
+    /// the tag may stand for the one that was given up.
     #[must_use]
     pub fn follows_tag(&self) -> bool {
-        self.spec.image_pull == ImagePull::Always
+        self.rolled_back.is_none()
+            && self.spec.image_pull == ImagePull::Always
             && self.spec.image.digest().is_none()
             && self.image_digest.is_some()
     }

@@ -177,4 +177,56 @@ fn the_last_good_one_ran_for_a_minute_is_another_and_was_not_given_up() {
     let mut unresolved = one.clone();
     unresolved.image_digest = None;
     assert_eq!(good(&[chapter(&unresolved, &two)], &present), None);
+    let mut failed = chapter(&two, &three);
+    failed.end.as_mut().unwrap().result = ChapterResult::Failed;
+    let before = chapter(&one, &two);
+    assert_eq!(good(&[before, failed.clone()], &present), Some(1));
+    assert_eq!(good(&[failed], &present), Some(2), "there is no better one");
+}
+
+#[test]
+fn another_value_of_a_secret_is_no_other_body() {
+    let with_value = |tag: &str| {
+        let secrets = json!({"secrets": [{"name": "db", "env": "DB"}]});
+        let mut record = generation(2, &secrets);
+        record.spec.secrets[0].tag = Some(tag.repeat(crate::blobs::TAG_DIGITS).parse().unwrap());
+        record.spec_hash = record.spec.hash();
+        record
+    };
+    let (bad, rotated) = (with_value("1"), with_value("2"));
+    let good = generation(1, &json!({}));
+    let given_up = bad.given_up_for(&Failure::new(Reason::Exited, "it ended"), &good, 1);
+    assert!(given_up.is_of(&rotated.spec, None));
+    assert!(!given_up.is_of(&generation(3, &json!({})).spec, None));
+    let mut back = good.clone();
+    back.rolled_back = Some(given_up);
+    let again = generation(4, &json!({"args": ["4"]}));
+    let further = again.given_up_for(&Failure::new(Reason::Exited, "it ended"), &back, 2);
+    assert!(!further.is_of(&rotated.spec, None), "another container");
+    let mut again = again;
+    again.rolled_back = back.rolled_back;
+    let further = again.given_up_for(&Failure::new(Reason::Exited, "it ended"), &good, 2);
+    assert!(
+        further.is_of(&rotated.spec, None),
+        "it is among the earlier ones"
+    );
+}
+
+#[test]
+fn an_image_that_was_gone_back_to_follows_no_tag_and_a_tag_asked_anew_keeps_the_one_before() {
+    let always = json!({"image_pull": "always"});
+    let mut record = generation(1, &always);
+    record.is_proven = true;
+    let next = generation(2, &json!({"image_pull": "always", "args": ["2"]}));
+    let kept = record.former_image_for(&next.spec).unwrap();
+    assert_eq!(Some(kept.digest), record.image_digest);
+    assert!(
+        record
+            .former_image_for(&generation(2, &json!({})).spec)
+            .is_none()
+    );
+    assert!(record.follows_tag());
+    let why = Failure::new(Reason::Exited, "it ended");
+    record.rolled_back = Some(next.given_up_for(&why, &record, 1));
+    assert!(!record.follows_tag());
 }

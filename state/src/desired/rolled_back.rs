@@ -30,6 +30,10 @@ pub struct RolledBack {
     /// Bodies that were given up before on the way back, the last first.
     #[serde(default, skip_serializing_if = "is_default")]
     pub earlier: Vec<GivenUpBody>,
+    /// Fingerprint of its spec that values of secrets do not change. `None`: it uses none, or as older
+    /// versions left it out.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub bare_hash: Option<String>,
 }
 
 /// Body that was given up.
@@ -39,6 +43,9 @@ pub struct GivenUpBody {
     pub spec_hash: String,
     /// The caller's own number for it.
     pub revision: Option<u64>,
+    /// As [`RolledBack::bare_hash`].
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub bare_hash: Option<String>,
 }
 
 /// Bodies that are kept of a way back by several steps.
@@ -46,20 +53,29 @@ const EARLIER_MAX: usize = 9;
 
 impl RolledBack {
     /// Whether a body asks for the same again: with another content, or a higher revision, it is tried.
+    /// Another value of a secret is no other content.
     #[must_use]
     pub fn is_of(&self, spec: &Spec, revision: Option<u64>) -> bool {
-        let hash = spec.hash();
-        let is_of = |(of, own): (&String, Option<u64>)| {
-            let is_newer = match (revision, own) {
+        let (hash, bare_hash) = (spec.hash(), spec.bare_hash());
+        let is_of = |body: &GivenUpBody| {
+            let is_newer = match (revision, body.revision) {
                 (Some(asked), Some(own)) => asked > own,
                 (asked, None) => asked.is_some(),
                 (None, Some(_)) => false,
             };
-            !is_newer && *of == hash
+            let is_bare_same = bare_hash.is_some() && body.bare_hash == bare_hash;
+            !is_newer && (body.spec_hash == hash || is_bare_same)
         };
-        let earlier = self.earlier.iter();
-        let mut all = earlier.map(|body| (&body.spec_hash, body.revision));
-        is_of((&self.spec_hash, self.revision)) || all.any(is_of)
+        is_of(&self.body()) || self.earlier.iter().any(is_of)
+    }
+
+    /// Body of the generation that was given up last.
+    fn body(&self) -> GivenUpBody {
+        GivenUpBody {
+            spec_hash: self.spec_hash.clone(),
+            revision: self.revision,
+            bare_hash: self.bare_hash.clone(),
+        }
     }
 
     /// Sentence for those who ask for it, or see the container.
@@ -82,10 +98,7 @@ impl Record {
     #[must_use]
     pub(crate) fn given_up_for(&self, why: &Failure, back_to: &Self, at_ms: u64) -> RolledBack {
         let before = self.rolled_back.as_ref();
-        let last = before.map(|before| GivenUpBody {
-            spec_hash: before.spec_hash.clone(),
-            revision: before.revision,
-        });
+        let last = before.map(RolledBack::body);
         let earlier = before
             .into_iter()
             .flat_map(|before| before.earlier.iter().cloned());
@@ -101,6 +114,7 @@ impl Record {
             at_ms,
             back_to: Some(back_to.generation),
             earlier: earlier.take(EARLIER_MAX).collect(),
+            bare_hash: self.spec.bare_hash(),
         }
     }
 

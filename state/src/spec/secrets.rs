@@ -159,14 +159,21 @@ impl Spec {
     /// Whether it is the same as another but for the values of its secrets.
     #[must_use]
     pub fn is_but_for_values(&self, other: &Self) -> bool {
-        let bare = |spec: &Self| {
-            let mut spec = spec.clone();
-            for using in &mut spec.secrets {
-                using.tag = None;
-            }
-            spec
-        };
-        self == other || (!self.secrets.is_empty() && bare(self) == bare(other))
+        self == other || (!self.secrets.is_empty() && self.bare() == other.bare())
+    }
+
+    /// Fingerprint that values of secrets do not change. `None`: it uses none.
+    #[must_use]
+    pub(crate) fn bare_hash(&self) -> Option<String> {
+        (!self.secrets.is_empty()).then(|| self.bare().hash())
+    }
+
+    fn bare(&self) -> Self {
+        let mut spec = self.clone();
+        for using in &mut spec.secrets {
+            using.tag = None;
+        }
+        spec
     }
 }
 

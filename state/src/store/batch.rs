@@ -322,7 +322,7 @@ impl<'a> Batch<'a> {
             Some(same) => same.former_image.clone(),
             None => before
                 .filter(|before| !before.removing)
-                .and_then(|before| before.former_image_for(&deploy.spec.image)),
+                .and_then(|before| before.former_image_for(&deploy.spec)),
         };
         let tag_check = self.tag_check((same, goes_on), before, &deploy);
         Ok(Record {

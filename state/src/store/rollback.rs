@@ -93,7 +93,10 @@ impl Store {
             return Ok(present.clone());
         }
         // Who asks twice goes neither two steps back nor, in the trial of the way back, forth again.
-        if let (None, Some(given_up)) = (wanted, &present.rolled_back) {
+        // A later change of what goes on is another matter.
+        let went_back = present.rolled_back.as_ref();
+        let went_back = went_back.filter(|given_up| given_up.generation + 1 == present.generation);
+        if let (None, Some(given_up)) = (wanted, went_back) {
             return Err(StoreError::AlreadyBack(name(), given_up.generation));
         }
         // What serves, or served last, while another one takes its place.
