@@ -43,7 +43,7 @@ pub struct GivenUpBody {
     pub spec_hash: String,
     /// The caller's own number for it.
     pub revision: Option<u64>,
-    /// As [`RolledBack::bare_hash`].
+    /// Fingerprint as of [`RolledBack::bare_hash`].
     #[serde(default, skip_serializing_if = "is_default")]
     pub bare_hash: Option<String>,
 }
