@@ -102,6 +102,7 @@ impl Instances {
         images: Images,
     ) -> io::Result<Self> {
         image_root::clear_left(&config.run_dir);
+        let execs = LiveExecs::begin(&config.run_dir);
         Ok(Self {
             lookup: ImageLookup::default(),
             ids: OwnIds::of(config.confinement.user_ids.clone()),
@@ -123,7 +124,7 @@ impl Instances {
             host: Host::read()?,
             orphans: Mutex::default(),
             silent: Mutex::default(),
-            execs: LiveExecs::default(),
+            execs,
         })
     }
 

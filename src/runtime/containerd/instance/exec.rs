@@ -4,8 +4,6 @@
 //! The directory of a program's pipes is made before all else of it and removed after all else: so
 //! the directories tell what an agent that was killed has left.
 
-use std::collections::BTreeMap;
-use std::sync::Mutex;
 use std::time::Duration;
 
 use containerd_client::types::v1::Status;
@@ -19,6 +17,8 @@ use state::reason::Reason;
 
 use tokio::sync::Semaphore;
 
+use self::live::LiveExec;
+pub(super) use self::live::LiveExecs;
 use self::pipes::ExecPipes;
 use super::Instances;
 use super::image_lookup;
@@ -33,6 +33,7 @@ use crate::runtime::containerd::rpc::client::CallError;
 use crate::runtime::containerd::rpc::tasks::AddedProcess;
 use crate::runtime::containerd::shim::{process, refusals};
 
+mod live;
 mod pipes;
 mod session;
 mod values;
@@ -54,32 +55,6 @@ const LOOK_MAX: Duration = Duration::from_secs(5);
 const KILLED: u32 = 137;
 /// Looks into running containers at once: each holds a thread for as long as a file system hangs.
 static LOOKS: Semaphore = Semaphore::const_new(8);
-
-/// Processes of a program.
-#[derive(Clone, Copy, Debug, Default)]
-struct LiveExec {
-    /// First process of its container.
-    init: u32,
-    /// First process of its own, which leads its session; 0: it is not started, as far as is known.
-    leader: u32,
-    has_ended: bool,
-}
-
-/// Programs that are looked after.
-#[derive(Debug, Default)]
-pub(super) struct LiveExecs(Mutex<BTreeMap<ExecName, LiveExec>>);
-
-impl LiveExecs {
-    fn of(&self, name: &ExecName) -> Option<LiveExec> {
-        lock(&self.0).get(name).copied()
-    }
-
-    fn change(&self, name: &ExecName, change: impl FnOnce(&mut LiveExec)) {
-        if let Some(live) = lock(&self.0).get_mut(name) {
-            change(live);
-        }
-    }
-}
 
 impl From<RuntimeError> for ExecRefusal {
     fn from(error: RuntimeError) -> Self {
@@ -172,7 +147,7 @@ impl Instances {
             init,
             ..LiveExec::default()
         };
-        lock(&self.execs.0).insert(name.clone(), live);
+        self.execs.add(name, live);
         self.add_and_start(name, order, process).await
     }
 
@@ -301,7 +276,7 @@ impl Instances {
         if let Err(error) = self.try_clear_exec(name).await {
             tracing::warn!(exec = %name, ?error, "exec not cleared, left to the next sweep");
         }
-        lock(&self.execs.0).remove(name);
+        self.execs.remove(name);
     }
 
     async fn try_clear_exec(&self, name: &ExecName) -> Result<(), CallError> {
@@ -350,6 +325,7 @@ impl Instances {
             }
         };
         let _the_rest_later = tokio::time::timeout(SWEEP_MAX, sweeping).await;
+        self.execs.let_go_left();
         lines
     }
 }

@@ -5,7 +5,8 @@ use std::io;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{CWD, FileType, Mode};
+use rustix::fd::OwnedFd;
+use rustix::fs::{CWD, FileType, Mode, OFlags, open};
 use tokio::net::unix::pipe;
 
 use crate::exec::{ExecName, ExecOrder, ExecStreams};
@@ -86,6 +87,21 @@ pub(super) fn remove(run_dir: &Path, name: &ExecName) -> io::Result<()> {
     }
 }
 
+/// Opens all pipes that an agent before has left. A shim opens its side of them while it starts a
+/// program, and waits for the other side with a lock that every look at its containers needs: of an
+/// agent that was killed in that moment, until the deadline of its call.
+pub(super) fn open_left(run_dir: &Path) -> Vec<OwnedFd> {
+    let directories = left(run_dir)
+        .into_iter()
+        .map(|name| directory(run_dir, &name));
+    let pipes = directories
+        .flat_map(|directory| ["stdin", "stdout", "stderr"].map(|pipe| directory.join(pipe)));
+    // For both, so that none waits for another.
+    let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+    let opened = pipes.filter_map(|pipe| open(pipe, flags, Mode::empty()).ok());
+    opened.collect()
+}
+
 /// Programs of which there are pipes.
 pub(super) fn left(run_dir: &Path) -> Vec<ExecName> {
     let Ok(entries) = fs::read_dir(run_dir.join(DIRECTORY)) else {
@@ -121,6 +137,8 @@ mod tests {
                 ..ExecOrder::default()
             };
             let pipes = ExecPipes::make(run_dir.path(), &name, &order).unwrap();
+            let open_now = usize::from(input) + 1 + usize::from(!terminal);
+            assert_eq!(open_left(run_dir.path()).len(), open_now);
             let has = pipes.paths().map(|path| !path.is_empty());
             assert_eq!(has, [input, true, !terminal]);
             assert_eq!(left(run_dir.path()), std::slice::from_ref(&name));
