@@ -15,16 +15,15 @@ use std::time::Duration;
 use futures_util::future::{AbortHandle, Abortable, BoxFuture};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
-use state::event::{Event, EventKind, EventSubject};
-use state::health::{ProbeAnswer, Verdict, VerdictChange};
+use state::event::EventSubject;
+use state::health::{ProbeAnswer, VerdictChange};
 use state::id::{ContainerId, InstanceName};
-use state::reason::Reason;
 use state::spec::HealthCheck;
 use state::time::BootTime;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use self::slot::ProbedContainer;
+use self::slot::{ProbedContainer, ToldVerdicts};
 use self::wanted::wanted;
 use crate::journal::Journal;
 use crate::metrics::Metrics;
@@ -36,8 +35,10 @@ mod exec;
 mod http;
 mod slot;
 mod tcp;
+mod tell;
 mod wanted;
 
+pub use self::ask::NetworkProbes;
 pub(crate) use self::ask::NodeProbes;
 
 /// Shortest time between two looks at what runs, however much changes.
@@ -214,11 +215,13 @@ impl Probes {
                 wanted,
                 number: 0,
                 asking: None,
+                told: ToldVerdicts::default(),
             };
             self.slots.insert(id, slot);
             self.ask_at(id, now + (self.draw)(spread));
         }
         self.serve_line();
+        self.brake();
     }
 
     /// Has a container asked at this time; an earlier plan of it no longer counts.
@@ -336,6 +339,7 @@ impl Probes {
             VerdictChange::Streak => self.save(id),
             VerdictChange::Verdict(verdict) => {
                 self.tell(id, wanted.subject, verdict);
+                self.brake();
                 self.handle.look_at(id);
                 self.save(id);
             }
@@ -361,20 +365,6 @@ impl Probes {
             }
         };
         self.saving.push(saving.boxed());
-    }
-
-    fn tell(&self, id: ContainerId, subject: EventSubject, verdict: Verdict) {
-        let health = self.handle.board().known(id).history.health;
-        let health = health.unwrap_or_default();
-        let event = match verdict {
-            Verdict::Unhealthy => Event::from(EventKind::ContainerUnhealthy)
-                .because(Reason::Unhealthy)
-                .saying(health.why()),
-            Verdict::Ready | Verdict::Starting => {
-                Event::from(EventKind::ContainerReady).saying(health.answer.unwrap_or_default())
-            }
-        };
-        self.journal.record(event.about(subject));
     }
 }
 

@@ -159,6 +159,7 @@ impl<R: Runtime> Reconciler<R> {
         for (id, history) in self.writer.store().histories(&boot_id) {
             self.board.update(id, |known| known.history = history);
         }
+        self.board.look_for_brake();
     }
 
     /// The same, with the random part of its waits from `draw`: for simulations.

@@ -36,7 +36,9 @@ pub(super) async fn metrics<N: NodeApi>(
         let of_status = managed().filter(|view| view.condition.status == status);
         metrics.containers(status.as_str(), of_status.count());
     }
-    metrics.show_ready(managed().filter(|view| view.is_ready()).count());
+    let ready = managed().filter(|view| view.is_ready()).count();
+    let stale = managed().filter(|view| view.is_stale()).count();
+    metrics.show_ready(ready, stale);
     metrics.show_jobs(managed().filter_map(|view| {
         let job = view.record.job.as_ref()?;
         Some((view.record.name.as_str(), job.last_success_ms))

@@ -25,6 +25,7 @@ pub(super) struct ProbeCounts {
     asked: Family<OfProbe, Counter>,
     verdicts: Family<OfVerdict, Counter>,
     ready: Gauge,
+    stale: Gauge,
 }
 
 impl ProbeCounts {
@@ -44,6 +45,11 @@ impl ProbeCounts {
             "Containers that run and work, as far as their probes tell; those without a probe that run",
             self.ready.clone(),
         );
+        all.register(
+            "containers_health_stale",
+            "Containers that run, and whose probe's last answer is too old to say whether they work",
+            self.stale.clone(),
+        );
     }
 }
 
@@ -60,9 +66,10 @@ impl Metrics {
         self.probes.verdicts.get_or_create(&of).inc();
     }
 
-    /// Shows how many containers are ready.
-    pub fn show_ready(&self, count: usize) {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.probes.ready.set(count);
+    /// Shows how many containers are ready, and of how many the last answer is too old.
+    pub fn show_ready(&self, ready: usize, stale: usize) {
+        let count = |count| i64::try_from(count).unwrap_or(i64::MAX);
+        self.probes.ready.set(count(ready));
+        self.probes.stale.set(count(stale));
     }
 }

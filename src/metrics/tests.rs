@@ -23,7 +23,7 @@ fn every_number_is_shown_under_its_name_with_its_help() {
     metrics.tag_checked("moved");
     metrics.probed("tcp", "failure");
     metrics.judged("unhealthy");
-    metrics.show_ready(3);
+    metrics.show_ready(3, 1);
     metrics.request("GET", "/containers/{id}", 404, Duration::from_millis(3));
     metrics.clone().written(Duration::from_millis(1));
     let text = metrics.text();
@@ -56,6 +56,7 @@ fn every_number_is_shown_under_its_name_with_its_help() {
         "chas_health_probes_total{probe=\"tcp\",result=\"failure\"} 1",
         "chas_health_changes_total{verdict=\"unhealthy\"} 1",
         "chas_containers_ready 3",
+        "chas_containers_health_stale 1",
         concat!(
             "chas_agent_build_info{version=\"",
             env!("CARGO_PKG_VERSION"),
@@ -68,6 +69,6 @@ fn every_number_is_shown_under_its_name_with_its_help() {
         );
     }
     let of_kind = |kind: &str| text.lines().filter(|line| line.starts_with(kind)).count();
-    assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (30, 30), "{text}");
+    assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (31, 31), "{text}");
     assert!(text.ends_with("# EOF\n"), "{text}");
 }

@@ -193,6 +193,7 @@ fn reported(view: &ManagedView) -> ContainerReport {
         spec_hash: record.spec_hash.clone(),
         status: condition.status.as_str(),
         ready: view.is_ready(),
+        stale: view.is_stale(),
         reason: condition.reason.map(state::reason::Reason::as_str),
         message: condition.message.clone(),
         restart_count: view.restart_count,
@@ -214,11 +215,7 @@ fn own_address(towards: Option<IpAddr>) -> Option<IpAddr> {
     // Where CHaS's own address is not known, any that is not this host's serves: this one is of
     // documents (RFC 5737).
     let towards = towards.unwrap_or(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)));
-    let any = if towards.is_ipv4() {
-        "0.0.0.0:0"
-    } else {
-        "[::]:0"
-    };
+    let any = ["[::]:0", "0.0.0.0:0"][usize::from(towards.is_ipv4())];
     let socket = UdpSocket::bind(any).ok()?;
     socket.connect((towards, 9)).ok()?;
     Some(socket.local_addr().ok()?.ip())

@@ -28,14 +28,31 @@ impl Asker for NodeProbes {
 }
 
 async fn ask(execs: &ExecRoom, wanted: &ProbeOrder) -> ProbeResult {
-    let timeout = wanted.check.timeout;
     match &wanted.check.probe {
         Probe::Exec { command } => exec::ask(execs, wanted, command).await,
+        Probe::Http(_) | Probe::Tcp { .. } => over_network(wanted).await,
+    }
+}
+
+async fn over_network(wanted: &ProbeOrder) -> ProbeResult {
+    let timeout = wanted.check.timeout;
+    match &wanted.check.probe {
+        Probe::Exec { .. } => None,
         Probe::Http(probe) => http::ask(wanted.address?, probe, timeout).await,
         Probe::Tcp { port } => {
             let asked = tcp::ask((wanted.address?, *port).into());
             let answer = tokio::time::timeout(timeout, asked).await;
             answer.unwrap_or_else(|_| Some(Err(exec::silence(timeout))))
         }
+    }
+}
+
+/// Probes over the network alone: programs cannot be asked.
+#[derive(Debug)]
+pub struct NetworkProbes;
+
+impl Asker for NetworkProbes {
+    fn ask(&self, wanted: ProbeOrder) -> BoxFuture<'static, ProbeResult> {
+        async move { over_network(&wanted).await }.boxed()
     }
 }

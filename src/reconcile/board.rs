@@ -1,10 +1,12 @@
 //! The board: all that the reconciler knows beyond the records, for those who show it; and the clock that it goes by.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use state::contact::Contact;
+use state::health::brake::Brake;
 use state::health::{ProbeAnswer, VerdictChange};
 use state::history::{Cause, History, StoredHistory};
 use state::id::ContainerId;
@@ -149,6 +151,8 @@ pub struct Board {
     changes: watch::Sender<u64>,
     /// Contact with CHaS. `None`: none is configured.
     pub(super) contact: watch::Sender<Option<Contact>>,
+    /// Whether nothing is ended for its health.
+    is_braked: AtomicBool,
     /// The time everything is measured in.
     pub clock: Clock,
 }
@@ -166,6 +170,7 @@ impl Board {
             reachability: Mutex::new(reachability),
             changes: watch::Sender::new(0),
             contact: watch::Sender::new(None),
+            is_braked: AtomicBool::new(false),
             clock,
         }
     }
@@ -245,6 +250,23 @@ impl Board {
         lock(&self.known)
             .iter()
             .for_each(|(id, known)| look(*id, known));
+    }
+
+    /// Whether nothing is ended for its health, since most containers stopped working at once.
+    #[must_use]
+    pub fn is_braked(&self) -> bool {
+        self.is_braked.load(Ordering::Relaxed)
+    }
+
+    /// Looks how many containers work now, and answers whether nothing is to be ended for its health.
+    pub(crate) fn look_for_brake(&self) -> bool {
+        let all = lock(&self.known);
+        let running = all.values().filter(|known| known.history.started.is_some());
+        let healths = running.filter_map(|known| known.history.health.as_ref());
+        let brake = Brake::of(healths, self.clock.now());
+        let holds = brake.holds(self.is_braked());
+        self.is_braked.store(holds, Ordering::Relaxed);
+        holds
     }
 
     /// A container's history as it is stored. `None`: nothing is known of it.

@@ -18,7 +18,7 @@ impl Board {
     #[must_use]
     pub fn surroundings(&self, desired: &Desired, record: &Record) -> Surroundings {
         if Self::waits_for_none(record) {
-            return self.surroundings_of(desired, record, &History::default());
+            return self.node_alone(record);
         }
         let history = self.known(record.id).history.of(record);
         self.surroundings_of(desired, record, &history)
@@ -39,12 +39,8 @@ impl Board {
         record: &Record,
         history: &History,
     ) -> Surroundings {
-        let suspension = self.suspension(&record.spec);
         if Self::waits_for_none(record) {
-            return Surroundings {
-                suspension,
-                ..Surroundings::NONE
-            };
+            return self.node_alone(record);
         }
         let find = |name: &ContainerName| self.other(desired, name);
         let now = self.clock.now();
@@ -58,8 +54,17 @@ impl Board {
         }
         Surroundings {
             waits,
-            suspension,
             former_waits,
+            ..self.node_alone(record)
+        }
+    }
+
+    /// Surroundings as the node itself makes them, apart from its other containers.
+    fn node_alone(&self, record: &Record) -> Surroundings {
+        Surroundings {
+            suspension: self.suspension(&record.spec),
+            spares_unhealthy: self.is_braked(),
+            ..Surroundings::NONE
         }
     }
 

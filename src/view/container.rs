@@ -124,6 +124,12 @@ impl ManagedView {
             && self.ready_since.is_some()
     }
 
+    /// Whether it has a probe, whose last answer is too old.
+    #[must_use]
+    pub(crate) fn is_stale(&self) -> bool {
+        self.health.as_ref().is_some_and(|health| health.is_stale)
+    }
+
     /// The time of the next attempt, if one is waited for.
     #[must_use]
     pub(crate) fn next_attempt(&self) -> Option<SystemTime> {

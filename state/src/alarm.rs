@@ -121,6 +121,8 @@ alarms! {
     NoInodes: Degrading, "delete files on the disk that the message names; small ones count as much as large ones";
     /// The stored state was damaged, and is being rebuilt from what containerd holds.
     StateRebuilding: Degrading, "nothing to do while containerd answers; find what damaged the files";
+    /// Most containers that are asked stopped working within a minute; none is stopped for its health.
+    MostUnhealthy: Degrading, "find what they have in common: the node's network, a disk, a service that all of them use; what is unhealthy alone is stopped again once most work";
     /// Output of a container is lost: no process writes its log, or the disk takes no more of it.
     OutputLost: Degrading, "read the message; it needs room on the disk of the logs, or the container a restart";
     /// Leftovers of containers cannot be removed.

@@ -9,6 +9,8 @@ use crate::spec::{HealthCheck, Probe, is_default};
 use crate::text::shown;
 use crate::time::BootTime;
 
+pub mod brake;
+
 /// Characters of an answer that are kept.
 pub const ANSWER_CHARS_MAX: usize = 200;
 /// Intervals without an answer after which a verdict is old.

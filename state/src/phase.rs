@@ -335,7 +335,7 @@ fn towards_running(
         Task::Running { .. } | Task::Unresponsive if record.restart_pending => {
             return Stage::RestartRequested;
         }
-        Task::Running { .. } if history.is_to_restart(record) => {
+        Task::Running { .. } if history.is_to_restart(record) && !around.spares_unhealthy => {
             return unless_behind(Stage::Unhealthy);
         }
         Task::Running { .. } => return unless_behind(beside::running(record, seen)),

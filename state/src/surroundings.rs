@@ -16,6 +16,9 @@ pub struct Surroundings {
     /// Containers that the generation before waits for, which serves and is to be started again first.
     /// `None`: it may be started, or there is none.
     pub former_waits: Option<Waits>,
+    /// Whether nothing is ended for its health, since most of the node's containers stopped working
+    /// at once: see [`crate::health::brake`].
+    pub spares_unhealthy: bool,
 }
 
 impl Surroundings {
@@ -24,6 +27,7 @@ impl Surroundings {
         waits: None,
         suspension: None,
         former_waits: None,
+        spares_unhealthy: false,
     };
 }
 

@@ -23,6 +23,7 @@ use crate::node::{Node, pass};
 #[derive(Clone, Debug)]
 enum Manner {
     Answers(ProbeResult),
+    FailsOnly(ContainerId),
     Hangs,
     HangsFor(Duration),
     Panics,
@@ -57,6 +58,10 @@ impl Script {
         *self.manner.lock().unwrap() = manner;
     }
 
+    fn fail_only(&self, id: ContainerId) {
+        *self.manner.lock().unwrap() = Manner::FailsOnly(id);
+    }
+
     fn asked(&self) -> usize {
         self.asked.lock().unwrap().len()
     }
@@ -73,6 +78,8 @@ impl Asker for Script {
             let _under_way = under_way;
             match manner {
                 Manner::Answers(said) => said,
+                Manner::FailsOnly(id) if id == wanted.instance.id => Some(Err("no".to_owned())),
+                Manner::FailsOnly(_) => Some(Ok("HTTP 200".to_owned())),
                 Manner::Hangs => std::future::pending().await,
                 Manner::HangsFor(time) => {
                     tokio::time::sleep(time).await;
@@ -355,4 +362,64 @@ async fn a_container_that_is_asked_costs_no_turn_while_its_verdict_stands() {
     assert!(asker.asked() >= asked + 7 * 40);
     assert!(*node.handle.board().changes().borrow() <= changes + 1);
     assert!(node.runtime.began(Call::Launch).len() == 40);
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_most_fail_at_once_none_is_ended_and_one_alone_is() {
+    let (node, asker) = (Node::start(), Script::new(works()));
+    node.probe(Arc::clone(&asker) as _);
+    let body = |name: &str| json!({"name": name, "image": "nginx", "health": {"tcp": {"port": 80}, "interval": "5s", "on_failure": "restart"}});
+    let ids: Vec<_> = ["a", "b", "c", "d", "e"]
+        .iter()
+        .map(|name| node.deploy(&body(name)))
+        .collect();
+    seconds(20).await;
+    asker.now(fails());
+    seconds(120).await;
+    for id in &ids {
+        assert_eq!(node.runtime.launches(*id), 1);
+        assert_eq!(node.condition(*id).status, Status::Unhealthy);
+    }
+    let standing = |node: &Node| {
+        let alarms = node.journal.alarms();
+        alarms
+            .iter()
+            .any(|alarm| alarm.alarm == state::alarm::Alarm::MostUnhealthy)
+    };
+    assert!(standing(&node));
+    asker.now(works());
+    seconds(20).await;
+    assert!(!standing(&node));
+    // Of six, one that goes alone is ended.
+    asker.fail_only(ids[0]);
+    seconds(30).await;
+    assert!(node.runtime.launches(ids[0]) > 1);
+    let others = ids[1..].iter().map(|id| node.runtime.launches(*id));
+    assert_eq!(others.max(), Some(1));
+    assert!(!standing(&node));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_that_alternates_fills_no_log() {
+    let (node, asker) = (Node::start(), Script::new(works()));
+    node.probe(Arc::clone(&asker) as _);
+    let health = json!({"tcp": {"port": 80}, "interval": "1s", "retries": 1});
+    let id = node.deploy(&web(&health, &json!({})));
+    seconds(5).await;
+    for _ in 0..25 {
+        asker.now(fails());
+        seconds(1).await;
+        asker.now(works());
+        seconds(1).await;
+    }
+    let told = node.journal.errors();
+    let told = told.iter().find(|error| error.code == "Unhealthy").unwrap();
+    assert!((1..=4).contains(&told.count), "{}", told.count);
+    assert_eq!(node.runtime.launches(id), 1);
+    let text = node.metrics.text();
+    let line = text
+        .lines()
+        .find(|line| line.contains("verdict=\"unhealthy\""));
+    let count: u64 = line.unwrap().rsplit(' ').next().unwrap().parse().unwrap();
+    assert!(count > 15, "{count}");
 }

@@ -44,6 +44,9 @@ mod node;
 mod policy;
 
 #[cfg(test)]
+mod probes_cost;
+
+#[cfg(test)]
 mod quickstart;
 
 #[cfg(test)]

@@ -110,3 +110,45 @@ async fn one_that_takes_its_time_to_end_holds_up_no_start_of_what_serves() {
     assert!(record(&node, id).update.is_none());
     assert_eq!(node.runtime.began(Call::Signal).len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_generation_that_waits_for_others_is_not_started_for_the_next_one() {
+    let node = Node::start();
+    let body = |version| {
+        let mut body = next(version, &json!({}));
+        body["after"] = json!([{"name": "db", "condition": "started"}]);
+        body
+    };
+    let id = node.deploy(&body(1));
+    pass(Duration::from_secs(10)).await;
+    node.deploy(&body(2));
+    pass(Duration::from_secs(40)).await;
+    assert_eq!(node.runtime.launches(id), 0);
+    node.deploy(&json!({"name": "db", "image": "db"}));
+    pass(Duration::from_mins(1)).await;
+    let running = node.runtime.running();
+    assert!(
+        running
+            .iter()
+            .any(|name| name.id == id && name.generation == 2)
+    );
+    // One that has run in this boot waits no more, whoever is gone meanwhile.
+    let db = node
+        .store
+        .desired()
+        .named(&"db".parse().unwrap())
+        .unwrap()
+        .id;
+    node.remove(db);
+    pass(Duration::from_secs(10)).await;
+    node.deploy(&body(3));
+    pass(Duration::from_secs(5)).await;
+    node.runtime.end(id, 1);
+    pass(Duration::from_secs(20)).await;
+    let running = node.runtime.running();
+    assert!(
+        running
+            .iter()
+            .any(|name| name.id == id && name.generation == 2)
+    );
+}

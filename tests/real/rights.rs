@@ -223,3 +223,31 @@ async fn a_token_is_right_until_it_is_taken_back_and_a_broken_file_changes_nothi
     .await;
     stand.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_program_of_a_probe_needs_the_right_to_run_programs() {
+    let deployer = ["create", "ci", "--role", "deploy"];
+    let runner = ["create", "ops", "--role", "exec"];
+    let (stand, _, made) = stand_with(&[&deployer, &runner]).await;
+    let [ci, ops] = [&made[0], &made[1]];
+    let health =
+        |program: &str| json!({"health": {"exec": {"command": [program]}, "interval": "1s"}});
+    let body = |more: &Value| stand.script("web", "while :; do sleep 0.1; done", more);
+    // What it starts, it may have probed.
+    let path = "/containers/deploy?wait=ready&timeout=60s";
+    let (code, shown) = ask(&stand, ci, ("POST", path), &body(&health("true"))).await;
+    assert_eq!(code, 200, "{shown}");
+    let pid = stand.pid(&shown).unwrap();
+    let (code, refused) = ask(&stand, ci, ("POST", path), &body(&health("id"))).await;
+    assert_eq!(code, 403, "{refused}");
+    assert!(refused.to_string().contains("health.exec"), "{refused}");
+    // Neither the same one, nor none, is another.
+    let mut slower = health("true");
+    slower["health"]["interval"] = json!("2s");
+    let (code, shown) = ask(&stand, ci, ("POST", path), &body(&slower)).await;
+    assert_eq!(code, 200, "{shown}");
+    let (code, shown) = ask(&stand, ops, ("POST", path), &body(&health("id"))).await;
+    assert_eq!(code, 200, "{shown}");
+    assert_eq!(stand.pid(&shown).unwrap(), pid, "nothing was restarted");
+    stand.end().await;
+}

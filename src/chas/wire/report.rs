@@ -163,6 +163,9 @@ pub struct ContainerReport {
     pub status: &'static str,
     /// Whether the container runs as specified.
     pub ready: bool,
+    /// Whether the last answer of its probe is too old to say so now. Left out where it is not.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stale: bool,
     /// Reason code of the closed set. `None`: the container is as desired.
     pub reason: Option<&'static str>,
     /// Sentence that explains the reason.

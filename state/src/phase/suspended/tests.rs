@@ -27,6 +27,7 @@ const fn around(is_certain: bool) -> Surroundings {
             in_force: Duration::from_mins(1),
             is_certain,
         }),
+        spares_unhealthy: false,
     }
 }
 
