@@ -5,31 +5,32 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use chas_node_agent::reconcile::Handle;
 use chas_node_agent::writer::Writer;
-use serde_json::{Value, json};
 use state::desired::{Owner, Record, RunState};
+use state::id::{ContainerId, ContainerName};
+use state::ownership::Order;
 use state::store::{Store, StoreError};
+use state::time::unix_ms;
 
+use crate::bodies::{self, JOBS, LISTED, NAMES};
 use crate::dice;
+use crate::judge::Judge;
 use crate::world::World;
 
-/// Bodies that differ in more than what a container takes on as it is.
-const KINDS: u64 = 3;
-
-const NAMES: [&str; 4] = ["a", "b", "c", "d"];
-
 /// State asked for one container: its body, and whether it runs. `None`: it is removed.
-type Wanted = Option<(u64, RunState)>;
+pub(crate) type Wanted = Option<(u64, RunState)>;
 
 #[derive(Debug, Default)]
-struct Told {
-    acknowledged: Wanted,
+pub(crate) struct Told {
+    pub(crate) acknowledged: Wanted,
     /// Request without an answer so far: it may be carried out or not.
     asked: Option<Wanted>,
     /// Requests of the life before that may be carried out or not, until the state is known.
     carried: Vec<Wanted>,
     /// Requests that the disk refused. After a crash it may turn out to have taken one; not while
     /// the agent lives, and not once it has taken another.
-    refused: Vec<Wanted>,
+    pub(crate) refused: Vec<Wanted>,
+    /// Generation from which it was gone back, and the one that is back.
+    given_up: Option<(u64, u64)>,
 }
 
 /// Knowledge of all callers, by the container's name.
@@ -39,86 +40,85 @@ pub(crate) struct Clients(Arc<Mutex<BTreeMap<&'static str, Told>>>);
 #[derive(Clone, Copy, Debug)]
 enum Ask {
     Deploy(u64, RunState),
-    Remove,
-    Stop,
-    Start,
-    Restart,
+    Order(Order),
 }
 
-fn ask() -> Ask {
+fn ask(name: &str) -> Ask {
     match dice::below(12) {
         0..6 => Ask::Deploy(
-            dice::below(2 * KINDS),
+            dice::below(bodies::count(name)),
             if dice::chance(90) {
                 RunState::Running
             } else {
                 RunState::Stopped
             },
         ),
-        6..8 => Ask::Remove,
-        8 => Ask::Stop,
-        9..11 => Ask::Start,
-        _ => Ask::Restart,
+        6..8 => Ask::Order(Order::Remove),
+        8 => Ask::Order(Order::Stop),
+        9..11 => Ask::Order(Order::Start),
+        _ => Ask::Order(Order::Restart),
     }
 }
 
-/// Whom the container waits for: the one before it, so that nobody waits for itself.
-fn after(name: &str, body: u64) -> Value {
-    let before = NAMES.iter().rev().find(|other| **other < name);
-    let (condition, timeout) = match body {
-        1 | 2 => ("started", None),
-        3 => ("ready", None),
-        4 => ("completed", Some("40s")),
-        5 => ("completed", None),
-        _ => return json!([]),
-    };
-    let entry = |before| json!([{"name": before, "condition": condition, "timeout": timeout}]);
-    before.map_or(json!([]), entry)
+fn parsed(name: &str) -> ContainerName {
+    name.parse().unwrap()
+}
+
+/// Id of the container with this name.
+pub(crate) fn id_of(store: &Store, name: &str) -> Option<ContainerId> {
+    let desired = store.desired();
+    desired.named(&parsed(name)).map(|record| record.id)
+}
+
+/// State of the container with this name, as it is stored.
+pub(crate) fn stored(store: &Store, name: &str) -> Wanted {
+    actual(store.desired().named(&parsed(name)))
+}
+
+/// Notes at the judge that something else was asked of a container.
+pub(crate) fn note_asked(world: &World, judge: &mut Judge, id: Option<ContainerId>) {
+    let names = world.instances();
+    for instance in names.iter().filter(|instance| Some(instance.id) == id) {
+        judge.forget_exits(*instance);
+        judge.protected.remove(instance);
+    }
+    if let Some(id) = id {
+        judge.note_asked(id);
+    }
+    judge.look(names.into_iter());
 }
 
 impl Ask {
     fn after(self, before: Wanted) -> Wanted {
         match self {
             Self::Deploy(body, run) => Some((body, run)),
-            Self::Remove => None,
-            Self::Stop => before.map(|(body, _)| (body, RunState::Stopped)),
-            Self::Start | Self::Restart => before.map(|(body, _)| (body, RunState::Running)),
+            Self::Order(Order::Remove) => None,
+            Self::Order(Order::Stop) => before.map(|(body, _)| (body, RunState::Stopped)),
+            Self::Order(Order::Start | Order::Restart) => {
+                before.map(|(body, _)| (body, RunState::Running))
+            }
         }
     }
 
     /// Makes the change in the store as the API does.
     fn change(self, store: &Store, name: &str, handle: &Handle) -> Result<(), StoreError> {
-        if let Self::Deploy(body, run) = self {
-            let policy = ["always", "always", "always", "on-failure", "never"]
-                [usize::try_from(body).unwrap() % 5];
-            let (kind, memory) = (body % KINDS, format!("{}m", 64 + body / KINDS));
-            let body = json!({"name": name, "after": after(name, body), "image": format!("image{kind}"), "state": run, "environment": {"KIND": kind.to_string()},
-                "labels": {"body": body.to_string()}, "resources": {"memory": memory},
-                "restart": {"policy": policy}, "stop": {"timeout": "2s"}, "exposed_ports": [{"container": 80}]});
-            let deploy = state::spec::parse::deploy(&body).unwrap();
-            let accepted = store.deploy(deploy, Owner::Push, false, 0)?;
-            handle.wake(accepted.record.id);
-            return Ok(());
-        }
+        let order = match self {
+            Self::Deploy(body, run) => {
+                let deploy = bodies::deploy(name, body, run);
+                let now_ms = unix_ms(handle.board().clock.wall_now());
+                let accepted = store.deploy(deploy, Owner::Push, false, now_ms)?;
+                handle.wake(accepted.record.id);
+                return Ok(());
+            }
+            Self::Order(order) => order,
+        };
         if store.desired().is_unknown() {
             return Err(StoreError::Unknown(String::new()));
         }
-        let Some(id) = store
-            .desired()
-            .named(&name.parse().unwrap())
-            .map(|record| record.id)
-        else {
+        let Some(id) = id_of(store, name) else {
             return Ok(());
         };
-        store.change(id, |record| match self {
-            Self::Stop => record.run = RunState::Stopped,
-            Self::Start => (record.run, record.finished) = (RunState::Running, None),
-            Self::Restart => {
-                (record.run, record.finished, record.restart_pending) =
-                    (RunState::Running, None, true);
-            }
-            Self::Remove | Self::Deploy(..) => record.removing = true,
-        })?;
+        store.order(id, order)?;
         handle.wake(id);
         Ok(())
     }
@@ -129,14 +129,68 @@ fn actual(record: Option<&Arc<Record>>) -> Wanted {
     Some((record.spec.labels["body"].parse().unwrap(), record.run))
 }
 
+/// Whether the record is what was gone back to from what was asked.
+fn is_back_from(record: &Record, asked: Wanted) -> bool {
+    let Some((body, _)) = asked else {
+        return false;
+    };
+    let hash = bodies::deploy(record.name.as_str(), body, RunState::Running)
+        .spec
+        .hash();
+    let given_up = record.rolled_back.as_ref();
+    record.run == RunState::Running && given_up.is_some_and(|given_up| given_up.spec_hash == hash)
+}
+
+impl Told {
+    /// Compares the store with the answers.
+    fn check(&mut self, name: &str, store: &Store, judge: &mut Judge) -> Result<(), String> {
+        let desired = store.desired();
+        let record = desired.named(&parsed(name));
+        let is = actual(record);
+        let carried = std::mem::take(&mut self.carried);
+        if carried.contains(&is) {
+            let before = std::mem::replace(&mut self.acknowledged, is);
+            // A disk that fails keeps the agent from noting that it knows of it.
+            self.refused.extend(judge.was_disk_bad.then_some(before));
+        }
+        let asked = [Some(self.acknowledged), self.asked];
+        let asked = || asked.into_iter().flatten().chain(carried.iter().copied());
+        let is_told = asked().any(|asked| asked == is);
+        let back = record.filter(|record| asked().any(|asked| is_back_from(record, asked)));
+        if !is_told && back.is_none() {
+            return Err(format!("{name} is {is:?}: {self:?}"));
+        }
+        if let (false, Some(back)) = (is_told, back) {
+            let given_up = back.rolled_back.as_ref().map(|bad| bad.generation);
+            judge.gave_up(back.id, given_up.unwrap_or_default());
+            self.acknowledged = is;
+        }
+        let now = record.and_then(|record| {
+            let bad = record.rolled_back.as_ref()?;
+            Some((bad.generation, record.generation))
+        });
+        let generation = record.map(|record| record.generation);
+        let before = std::mem::replace(&mut self.given_up, now);
+        match before.filter(|(_, back)| Some(*back) == generation) {
+            Some(before) if now != Some(before) => Err(format!(
+                "{name} was gone back from generation {}, which is forgotten",
+                before.0
+            )),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
 impl Clients {
-    fn told(&self) -> MutexGuard<'_, BTreeMap<&'static str, Told>> {
+    pub(crate) fn told(&self) -> MutexGuard<'_, BTreeMap<&'static str, Told>> {
         self.0.lock().unwrap()
     }
 
     /// Asks for one thing, unless an earlier request for the same name has no answer yet.
     pub(crate) async fn ask(self, world: Arc<World>, writer: Writer, handle: Handle) {
-        let (name, ask) = (NAMES[dice::index(NAMES.len())], ask());
+        let all = NAMES.iter().chain(&JOBS).copied();
+        let name = all.clone().nth(dice::index(all.count())).unwrap();
+        let ask = ask(name);
         {
             let mut all = self.told();
             let told = all.entry(name).or_default();
@@ -146,20 +200,25 @@ impl Clients {
             }
             told.asked = Some(ask.after(told.acknowledged));
         }
+        self.send((name, ask), world, writer, handle).await;
+    }
+
+    async fn send(
+        &self,
+        (name, ask): (&'static str, Ask),
+        world: Arc<World>,
+        writer: Writer,
+        handle: Handle,
+    ) {
         world.judge().trace(|| format!("ask {name} {ask:?}"));
-        let looking = Arc::clone(&world);
+        let (looking, clients) = (Arc::clone(&world), self.clone());
         let asked = writer.write(move |store| {
+            let before = stored(store, name);
+            // It may have gone back to another body meanwhile.
+            clients.told().entry(name).or_default().asked = Some(ask.after(before));
             let changed = ask.change(store, name, &handle);
-            let (names, mut judge) = (looking.instances(), looking.judge());
-            let id = store
-                .desired()
-                .named(&name.parse().unwrap())
-                .map(|record| record.id);
-            for instance in names.iter().filter(|instance| Some(instance.id) == id) {
-                judge.forget_exits(*instance);
-                judge.protected.remove(instance);
-            }
-            judge.look(names.into_iter());
+            let id = id_of(store, name);
+            note_asked(&looking, &mut looking.judge(), id);
             changed
         });
         let answer = asked.await;
@@ -177,6 +236,17 @@ impl Clients {
         }
     }
 
+    /// Stops the containers that would run at times for ever.
+    pub(crate) async fn stop_jobs(&self, world: &Arc<World>, writer: &Writer, handle: &Handle) {
+        for name in JOBS {
+            if stored(writer.store(), name).is_some() {
+                let stop = (name, Ask::Order(Order::Stop));
+                let (writer, handle) = (writer.clone(), handle.clone());
+                self.send(stop, Arc::clone(world), writer, handle).await;
+            }
+        }
+    }
+
     /// Notes that the agent ended: nobody will hear of what was asked before.
     pub(crate) fn begin_life(&self) {
         for told in self.told().values_mut() {
@@ -186,35 +256,23 @@ impl Clients {
     }
 
     /// Compares the store with the answers, once the state is known.
-    pub(crate) fn check(&self, store: &Store) -> Result<(), String> {
-        let desired = store.desired();
-        if desired.is_unknown() {
+    pub(crate) fn check(&self, store: &Store, world: &World) -> Result<(), String> {
+        if store.desired().is_unknown() {
             return Ok(());
         }
-        for (name, told) in self.told().iter_mut() {
-            let is = actual(desired.named(&name.parse().unwrap()));
-            if told.carried.contains(&is) {
-                told.acknowledged = is;
-            }
-            if is != told.acknowledged && Some(is) != told.asked {
-                return Err(format!("{name} is {is:?}: {told:?}"));
-            }
-            told.carried.clear();
-        }
-        Ok(())
+        let mut all = self.told();
+        let mut told = all.iter_mut();
+        told.try_for_each(|(name, told)| told.check(name, store, &mut world.judge()))
     }
 
     /// Takes what is stored as answered, because all of the agent's files were lost.
     pub(crate) fn take_as_it_is(&self, store: &Store) {
-        for name in NAMES {
-            let is = actual(store.desired().named(&name.parse().unwrap()));
-            self.told().insert(
-                name,
-                Told {
-                    acknowledged: is,
-                    ..Told::default()
-                },
-            );
+        for name in NAMES.iter().chain(&JOBS).chain(&LISTED) {
+            let told = Told {
+                acknowledged: stored(store, name),
+                ..Told::default()
+            };
+            self.told().insert(name, told);
         }
     }
 }

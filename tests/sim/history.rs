@@ -2,11 +2,12 @@
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use chas_node_agent::journal::Journal;
 use chas_node_agent::metrics::Metrics;
-use chas_node_agent::reconcile::{Clock, Handle, Reconciler};
+use chas_node_agent::probe::Probes;
+use chas_node_agent::reconcile::{Clock, Handle, Reconciler, follow_schedules};
 use chas_node_agent::runtime::RuntimeEvent;
 use chas_node_agent::writer::Writer;
 use state::assign::QuietNetwork;
@@ -15,10 +16,13 @@ use state::store::{Limits, Store};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::chas::Chas;
 use crate::client::Clients;
 use crate::dice;
 use crate::disk;
 use crate::files::{Fate, Files};
+use crate::probes::Asking;
+use crate::verdicts::Verdicts;
 use crate::world::World;
 
 /// Time between whole looks, the agent's own default.
@@ -26,7 +30,9 @@ const RESYNC: Duration = Duration::from_secs(30);
 /// Time to settle in: the longest wait is five minutes, and a few of them may follow each other.
 const CONVERGED_WITHIN: Duration = Duration::from_mins(30);
 /// Most looks at single containers in a history: more of them mean that the agent spins.
-const LOOKS_MAX: u64 = 4000;
+const LOOKS_MAX: u64 = 8000;
+/// Time on the wall at which histories begin: in the middle of 2026.
+const WALL: Duration = Duration::from_secs(1_782_000_000);
 
 /// End of a life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +47,10 @@ enum End {
 struct Node {
     world: Arc<World>,
     clients: Clients,
+    chas: Chas,
     files: Files,
+    /// Time on the wall when the history began, as the clock has it now.
+    wall: Duration,
     boot_time: Duration,
     boots: u128,
     fate: Fate,
@@ -51,12 +60,15 @@ struct Node {
     is_saved: bool,
     /// Instances that ran and were wanted when the last life ended.
     healthy: Vec<InstanceName>,
+    /// Verdicts that the last life cannot have lost.
+    verdicts: Verdicts,
 }
 
 /// One life of the agent.
 struct Life {
     world: Arc<World>,
     clients: Clients,
+    chas: Chas,
     store: Arc<Store>,
     writer: Writer,
     handle: Handle,
@@ -79,13 +91,16 @@ pub(crate) fn run(seed: u64, verbose: bool) -> Result<u64, String> {
     let mut node = Node {
         world,
         clients,
+        chas: Chas::default(),
         files,
+        wall: WALL,
         boot_time: Duration::from_secs(60),
         boots: 1,
         fate: Fate::Whole,
         is_copied: true,
         is_saved: true,
         healthy: Vec::new(),
+        verdicts: Verdicts::default(),
     };
     let lives = dice::below(4);
     for life in 0..=lives {
@@ -106,7 +121,8 @@ impl Node {
         world.new_life();
         let result = runtime.block_on(async {
             world.judge().begin_life();
-            let clock = Clock::at(began, self.boots);
+            let wall = SystemTime::UNIX_EPOCH + self.wall + world.judge().age();
+            let clock = Clock::at(began, self.boots).with_wall(wall);
             let life = self.begin(clock)?;
             let lived = life.pass(is_last).await;
             let lived = match lived {
@@ -125,6 +141,7 @@ impl Node {
                 life.tracker.wait().await;
             }
             self.boot_time = clock.now().0;
+            self.verdicts = Verdicts::of(&life.store, &life.handle, &world, end == End::Orderly);
             let running = world.running();
             self.healthy = world.judge().wanted(running);
             // Copies are written a tenth of a second after a change: damage comes later.
@@ -158,9 +175,9 @@ impl Node {
         disk::set(disk::Condition::Sound);
         if self.fate == Fate::Whole && dice::chance(30) {
             let condition = disk::draw();
-            self.world
-                .judge()
-                .trace(|| format!("the disk is {condition:?}"));
+            let mut judge = self.world.judge();
+            judge.was_disk_bad |= condition != disk::Condition::Sound;
+            judge.trace(|| format!("the disk is {condition:?}"));
         }
         let store =
             Arc::new(Store::open(&self.files.now(), limits).map_err(|error| error.to_string())?);
@@ -172,25 +189,50 @@ impl Node {
         }
         if self.fate != Fate::Gone {
             self.clients.begin_life();
-            self.clients.check(&store)?;
+            self.clients.check(&store, &self.world)?;
         }
-        let journal = Journal::new(Metrics::new());
+        let metrics = Metrics::new();
+        let journal = Journal::new(metrics.clone());
         let writer = Writer::simulated(Arc::clone(&store), journal.clone(), dice::disk_pause);
         let world = Arc::clone(&self.world);
-        let reconciler = Reconciler::new(world, writer.clone(), journal, clock, RESYNC);
+        let reconciler = Reconciler::new(world, writer.clone(), journal.clone(), clock, RESYNC);
         let reconciler = reconciler.drawing(dice::draw);
         let (handle, stop, tracker) = (
             reconciler.handle(),
             CancellationToken::new(),
             TaskTracker::new(),
         );
+        self.verdicts.check(&handle, &self.world)?;
+        let asking = Arc::new(Asking(Arc::clone(&self.world)));
+        let (writing, telling) = (writer.clone(), (journal.clone(), metrics));
+        let probes = Probes::new(writing, handle.clone(), telling, asking, dice::draw);
         tracker.spawn(reconciler.run(stop.clone(), tracker.clone()));
+        tracker.spawn(probes.run(stop.clone()));
         tracker.spawn(writer.clone().keep_copies(stop.clone()));
         tracker.spawn(writer.clone().keep_tending(stop.clone()));
         let (world, clients) = (Arc::clone(&self.world), self.clients.clone());
+        let until = |stopped: CancellationToken| {
+            let schedules = follow_schedules(writer.clone(), handle.clone(), journal);
+            async move {
+                let _ended = stopped.run_until_cancelled(schedules).await;
+            }
+        };
+        tracker.spawn(until(stop.clone()));
+        let polling = self.chas.clone().poll(
+            Arc::clone(&world),
+            clients.clone(),
+            writer.clone(),
+            handle.clone(),
+        );
+        let (ending, stopped) = (Arc::clone(&world).end_jobs(), stop.clone());
+        tracker.spawn(async move {
+            let others = futures_util::future::join(polling, ending);
+            stopped.run_until_cancelled(others).await;
+        });
         Ok(Life {
             world,
             clients,
+            chas: self.chas.clone(),
             store,
             writer,
             handle,
@@ -207,7 +249,9 @@ impl Node {
             self.world.judge().forget_all_exits();
             self.world.judge().forget_starts();
         }
+        self.world.judge().forget_gaps();
         let reboot = dice::chance(20);
+        self.set_clock();
         for name in self.world.instances() {
             if !self.world.running().contains(&name) {
                 // The next agent cannot know exactly how long it had run.
@@ -224,6 +268,8 @@ impl Node {
         self.world.judge().passes(down);
         if reboot {
             self.world.judge().rebooted();
+            self.world.inner().ports.clear();
+            self.verdicts = Verdicts::default();
             (self.boots, self.boot_time) = (self.boots + 1, dice::millis(5000));
         } else {
             self.boot_time += down;
@@ -234,10 +280,12 @@ impl Node {
             Fate::Whole
         };
         if self.fate != Fate::Whole {
+            self.verdicts = Verdicts::default();
             self.world.judge().forget_starts();
             self.world.judge().forget_all_exits();
         }
         if self.fate == Fate::Gone {
+            self.world.judge().forget_runs();
             let running = self.world.running();
             self.world.judge().protected = self
                 .healthy
@@ -250,6 +298,23 @@ impl Node {
         self.world
             .judge()
             .trace(|| format!("between: reboot {reboot}, files {fate:?}"));
+    }
+}
+
+impl Node {
+    /// Somebody may set the clock on the wall.
+    fn set_clock(&mut self) {
+        let (wall, hours) = (self.wall, Duration::from_hours(1));
+        self.wall = match dice::below(20) {
+            0 | 1 => wall + hours * 2,
+            2 => wall.saturating_sub(hours / 2),
+            3 => {
+                // Whoever set it to that was wrong, and its times count anew.
+                self.world.judge().forget_runs();
+                wall.saturating_sub(hours * 72)
+            }
+            _ => wall,
+        };
     }
 }
 
@@ -288,7 +353,7 @@ impl Life {
     fn act(&self) {
         let running: Vec<_> = self.world.running().into_iter().collect();
         let one = (!running.is_empty()).then(|| running[dice::index(running.len())]);
-        match (dice::below(20), one) {
+        match (dice::below(26), one) {
             (0..9, _) => {
                 let asking = self.clients.clone().ask(
                     Arc::clone(&self.world),
@@ -304,8 +369,11 @@ impl Life {
                 self.world.hint(Duration::ZERO, RuntimeEvent::Disconnected);
                 self.world.hint(dice::millis(3000), RuntimeEvent::Connected);
             }
+            (20..23, _) => self.chas.change(&self.world),
+            (23..26, Some(name)) => self.world.change_manner(name),
             (18, _) => {
                 let condition = disk::draw();
+                self.world.judge().was_disk_bad |= condition != disk::Condition::Sound;
                 self.world
                     .judge()
                     .trace(|| format!("the disk is {condition:?}"));
@@ -318,7 +386,8 @@ impl Life {
     }
 
     fn look(&self) -> Result<(), String> {
-        self.clients.check(&self.store)?;
+        self.clients.check(&self.store, &self.world)?;
+        self.world.look_at_ports(&self.store);
         self.world.judge().verdict()?;
         let ids = self.world.instances().len() + self.store.desired().records().count();
         let waiting = self.handle.waiting();
@@ -334,6 +403,11 @@ impl Life {
         }
     }
 
+    fn unsettled(&self) -> Option<String> {
+        let unapplied = (!self.chas.is_applied(&self.store)).then(|| "the set waits".to_owned());
+        unapplied.or_else(|| self.world.unsettled(&self.store, self.handle.board()))
+    }
+
     /// Stops all faults, and checks that everything becomes as desired and then stays untouched.
     async fn converge(&self) -> Result<(), String> {
         dice::calm(true);
@@ -341,9 +415,18 @@ impl Life {
         self.world
             .judge()
             .trace(|| "from now on all goes well".to_owned());
+        let (world, writer) = (&self.world, &self.writer);
+        world.all_work();
+        self.chas.settle();
         let step = Duration::from_secs(5);
         let mut left = CONVERGED_WITHIN;
-        while let Some(why) = self.world.unsettled(&self.store, self.handle.board()) {
+        // What is stopped cannot be told to before the state is known.
+        while self.store.desired().is_unknown() || self.store.desired().adoption().is_some() {
+            tokio::time::sleep(step).await;
+            left = left.checked_sub(step).ok_or("the state stays unknown")?;
+        }
+        self.clients.stop_jobs(world, writer, &self.handle).await;
+        while let Some(why) = self.unsettled() {
             if left.is_zero() {
                 return Err(format!(
                     "not settled when all had gone well for {CONVERGED_WITHIN:?}: {why}"
@@ -353,7 +436,7 @@ impl Life {
             tokio::time::sleep(step).await;
             self.look()?;
         }
-        self.clients.check(&self.store)?;
+        self.clients.check(&self.store, &self.world)?;
         // One more whole look is due for what settled just now; after it nobody may be looked at.
         tokio::time::sleep(RESYNC * 2).await;
         let looks = self.world.judge().looks;

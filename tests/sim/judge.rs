@@ -6,11 +6,15 @@ use std::sync::Weak;
 use std::time::Duration;
 
 use state::desired::{Record, RunState};
-use state::id::{ContainerName, InstanceName};
+use state::id::{ContainerId, ContainerName, InstanceName};
 use state::store::Store;
 use tokio::time::Instant;
 
 use crate::memory_runtime::{Call, Step};
+use updates::Readiness;
+
+mod jobs;
+mod updates;
 
 /// Longest time from a decision to its call: a look in between takes up to two long pauses.
 const DECISION: Duration = Duration::from_secs(7);
@@ -27,6 +31,8 @@ struct Ends {
     count: u32,
     last: Duration,
     began: Duration,
+    /// Generation that the record had at the last one.
+    generation: u64,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +52,19 @@ pub(crate) struct Judge {
     forgotten: BTreeSet<InstanceName>,
     /// Last time at which each container was seen to have finished.
     finished: BTreeMap<ContainerName, Duration>,
+    /// Last time at which somebody asked for something else of each container.
+    asked_at: BTreeMap<ContainerId, Duration>,
+    readiness: BTreeMap<InstanceName, Readiness>,
+    /// Last time at which anything happened to each container.
+    last_heard: BTreeMap<ContainerId, Duration>,
+    /// Since when somebody serves, and nobody has the ports.
+    gaps: BTreeMap<ContainerId, Duration>,
+    /// Whether the disk was not sound at any time of this life.
+    pub(crate) was_disk_bad: bool,
+    /// Times of schedules for which an instance was started.
+    ran: BTreeSet<(InstanceName, u64)>,
+    /// Ends of the processes of jobs.
+    job_ends: BTreeMap<InstanceName, Duration>,
     /// Looks at one container, ever.
     pub(crate) looks: u64,
     first: Option<String>,
@@ -61,6 +80,7 @@ impl Judge {
     pub(crate) fn begin_life(&mut self) {
         self.before = self.now();
         self.life = Some(Instant::now());
+        self.was_disk_bad = false;
     }
 
     /// Ends the life, whose clock ends with its runtime.
@@ -108,20 +128,30 @@ impl Judge {
         let store = self.store.as_ref().and_then(Weak::upgrade);
         let record = store.and_then(|store| store.desired().get(name.id).cloned());
         record.is_some_and(|record| {
-            record.instance() == name
-                && record.run == RunState::Running
-                && !record.removing
-                && !record.restart_pending
-                && record.finished.is_none()
+            let is_former = Self::is_serving_former(&record, name);
+            let is_own = record.instance() == name && !record.restart_pending;
+            (is_own || is_former) && Self::is_to_run(&record)
         })
     }
 
-    /// Instances among `running` that are wanted just as they run.
+    fn is_to_run(record: &Record) -> bool {
+        record.run == RunState::Running
+            && !record.removing
+            && record.finished.is_none()
+            && !record.is_between_runs()
+    }
+
+    /// Instances among `running` that are wanted just as they run, and that stay so whatever is lost.
     pub(crate) fn wanted(&self, running: BTreeSet<InstanceName>) -> Vec<InstanceName> {
-        running
-            .into_iter()
-            .filter(|name| self.is_wanted(*name))
-            .collect()
+        let store = self.store.as_ref().and_then(Weak::upgrade);
+        let desired = store.map(|store| store.desired()).unwrap_or_default();
+        // Labels do not tell of updates: of two that run, the newer one counts.
+        let is_alone = |name: &InstanceName| {
+            let record = desired.get(name.id);
+            record.is_some_and(|record| record.update.is_none() && record.job.is_none())
+        };
+        let wanted = running.into_iter().filter(|name| self.is_wanted(*name));
+        wanted.filter(is_alone).collect()
     }
 
     /// Notes which instances are not wanted. Call it whenever the desired state has changed.
@@ -162,7 +192,8 @@ impl Judge {
             .unwanted
             .get(&name)
             .is_some_and(|at| self.now() < *at + DECISION);
-        if self.is_wanted(name) && !unwanted {
+        let is_unhealthy = call == Call::Stop && self.is_unhealthy(name);
+        if self.is_wanted(name) && !unwanted && !is_unhealthy {
             self.broken(format!("{name} was {how}, though it is wanted and ran"));
         }
         if self.protected.contains(&name) {
@@ -182,6 +213,8 @@ impl Judge {
 
     pub(crate) fn exited(&mut self, name: InstanceName) {
         let now = self.now();
+        self.over(name);
+        let generation = self.generation(name.id);
         if !self.is_wanted(name) {
             // An end that was asked for does not lead to a backoff.
             self.ends.remove(&name);
@@ -191,12 +224,23 @@ impl Judge {
             count: 0,
             last: now,
             began: now,
+            generation,
         });
+        if ends.generation != generation {
+            (ends.count, ends.generation) = (0, generation);
+        }
         if now.saturating_sub(ends.began) >= HEALTHY {
             ends.count = 0;
         }
         ends.count += 1;
         ends.last = now;
+    }
+
+    /// Generation that the record of a container has now.
+    fn generation(&self, id: ContainerId) -> u64 {
+        let store = self.store.as_ref().and_then(Weak::upgrade);
+        let record = store.and_then(|store| store.desired().get(id).cloned());
+        record.map_or(0, |record| record.generation)
     }
 
     /// Forgets the ends of an instance: the agent may not know them, or no longer counts them.
@@ -257,10 +301,13 @@ impl Judge {
     /// Checks that the agent starts it only after the wait that its ends ask for.
     pub(crate) fn launches(&mut self, record: &Record) {
         let (name, now) = (record.instance(), self.now());
+        let generation = self.generation(record.id);
+        let counts = |ends: &&Ends| ends.count >= 2 && ends.generation == generation;
+        let is_waiting = !record.restart_pending && record.spec.schedule.is_none();
         let Some(ends) = self
             .ends
             .get(&name)
-            .filter(|ends| ends.count >= 2 && !record.restart_pending)
+            .filter(|ends| is_waiting && counts(ends))
         else {
             return;
         };
@@ -274,8 +321,10 @@ impl Judge {
         }
     }
 
-    pub(crate) fn launched(&mut self, name: InstanceName) {
+    pub(crate) fn launched(&mut self, name: InstanceName, beside: usize) {
         let now = self.now();
+        self.begins(name, beside);
+        self.runs_job(name);
         let store = self.store.as_ref().and_then(Weak::upgrade);
         let record = store.and_then(|store| store.desired().get(name.id).cloned());
         self.started.0.insert(name);

@@ -26,6 +26,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use chas_node_agent::runtime;
 
+mod bodies;
+mod chas;
 mod client;
 mod dice;
 mod disk;
@@ -34,6 +36,8 @@ mod history;
 mod judge;
 #[path = "../support/memory_runtime.rs"]
 mod memory_runtime;
+mod probes;
+mod verdicts;
 mod world;
 
 /// Default number of histories: some seconds on two cores.

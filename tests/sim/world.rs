@@ -14,13 +14,30 @@ use state::reason::Reason;
 use state::spec::{After, AfterCondition};
 use state::store::Store;
 
+use crate::bodies;
 use crate::dice;
 use crate::judge::Judge;
 use crate::memory_runtime::{Call, Circumstances, MemoryRuntime, Step};
+use crate::probes::{self, Manner, Manners};
 
 /// Dice and judge of the runtime below the agent.
 #[derive(Debug, Default)]
-pub(crate) struct Fortune(Mutex<Judge>);
+pub(crate) struct Fortune {
+    judge: Mutex<Judge>,
+    pub(crate) manners: Manners,
+}
+
+impl Fortune {
+    /// A process that begins works, or does not.
+    fn draw_manner(&self, name: InstanceName) {
+        let manner = probes::draw();
+        let mut manners = self.manners.lock().unwrap();
+        manners.remove(&name);
+        if manner != Manner::Works {
+            manners.insert(name, manner);
+        }
+    }
+}
 
 /// The runtime below the agent, which outlives it.
 pub(crate) type World = MemoryRuntime<Fortune>;
@@ -89,7 +106,7 @@ impl Circumstances for Fortune {
     }
 
     fn saw(&self, step: Step<'_>) {
-        let mut judge = self.0.lock().unwrap();
+        let mut judge = self.judge.lock().unwrap();
         judge.acts(&step);
         match step {
             Step::Look => {
@@ -121,20 +138,29 @@ impl Circumstances for Fortune {
                 judge.look(std::iter::once(name));
                 judge.removes(name);
             }
-            Step::Calls(_, 0..=1) | Step::Tasks(_, 0..=1) => {}
+            Step::Calls(id, 0..=1) => judge.hear_of(id),
+            Step::Tasks(id, 0..=2) => judge.hear_of(id),
+            Step::PortsMove(to, from) => judge.ports_move(to, from),
+            Step::Unserves(name) => judge.unserves(name),
             Step::Calls(id, calls) => judge.broken(format!("{calls} calls at once for {id}")),
             Step::Tasks(id, tasks) => judge.broken(format!("{tasks} tasks of {id} at once")),
-            Step::Runs(name) => {
-                judge.launched(name);
+            Step::Runs(name, beside) => {
                 judge.trace(|| format!("{name} runs"));
+                judge.launched(name, beside);
+                self.draw_manner(name);
             }
             Step::Ends(name, call) => judge.ends(name, call),
-            Step::Ended(name) => judge.forget_exits(name),
+            Step::Ended(name) => {
+                judge.over(name);
+                judge.forget_exits(name);
+            }
             Step::Exited(name, code) => {
                 judge.exited(name);
                 judge.trace(|| format!("{name} ends with {code}"));
             }
             Step::Lost(name) => {
+                judge.over(name);
+                judge.lost_job(name);
                 judge.forget_exits(name);
                 judge.trace(|| format!("{name} is lost"));
             }
@@ -155,7 +181,7 @@ impl World {
     }
 
     pub(crate) fn judge(&self) -> MutexGuard<'_, Judge> {
-        self.circumstances.0.lock().unwrap()
+        self.circumstances.judge.lock().unwrap()
     }
 
     /// A process ends by itself, whatever the clock on the wall says.
@@ -184,7 +210,10 @@ impl World {
                         let is_at_rest = other.run == RunState::Stopped && ended.is_none();
                         is_at_rest || waiting.contains(&other.id)
                     }
-                    AfterCondition::Ready => !running.contains(&other.instance()),
+                    AfterCondition::Ready => {
+                        let is_bad = bodies::is_bad(other.spec.labels["body"].parse().unwrap());
+                        is_bad || !running.contains(&other.instance())
+                    }
                     AfterCondition::Completed => ended.is_none_or(|end| end.code != 0),
                 }
             };
@@ -208,6 +237,35 @@ impl World {
         waiting
     }
 
+    fn has_ports(&self, name: InstanceName) -> bool {
+        self.inner().ports.get(&name.id) == Some(&name)
+    }
+
+    /// Looks who has the host ports of what is to run.
+    pub(crate) fn look_at_ports(&self, store: &Store) {
+        let (desired, running) = (store.desired(), self.running());
+        for record in desired.records() {
+            let serving = record.serving().instance();
+            let is_to_run = record.run == RunState::Running && !record.removing;
+            if is_to_run && running.contains(&serving) {
+                let has = self.inner().ports.get(&record.id).copied();
+                let has = has.filter(|has| running.contains(has));
+                self.judge().note_ports(serving, has);
+            }
+        }
+    }
+
+    /// Ends the jobs whose work is done, for ever.
+    pub(crate) async fn end_jobs(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(Duration::from_secs(2)).await;
+            let done = self.judge().done_jobs();
+            for name in done {
+                self.exit(name, [0, 0, 1][dice::index(3)], false, Duration::ZERO);
+            }
+        }
+    }
+
     /// Difference between what runs and what should, if there is one.
     pub(crate) fn unsettled(&self, store: &Store, board: &Board) -> Option<String> {
         let desired = store.desired();
@@ -220,8 +278,10 @@ impl World {
         if let Some(record) = desired.records().find(|record| record.removing) {
             return Some(format!("{} is still being removed", record.name));
         }
-        let runs =
-            |record: &&Arc<Record>| record.run == RunState::Running && record.finished.is_none();
+        let runs = |record: &&Arc<Record>| {
+            let is_to_run = record.run == RunState::Running && record.finished.is_none();
+            is_to_run && !record.is_between_runs()
+        };
         let waiting = self.waiting(&desired, board);
         let wanted: BTreeSet<_> = desired
             .records()
@@ -234,6 +294,16 @@ impl World {
         running.retain(|name| !waiting.contains(&name.id));
         if running != wanted {
             return Some(format!("{running:?} runs where {wanted:?} should"));
+        }
+        let mut settled = desired
+            .records()
+            .filter(|record| !waiting.contains(&record.id));
+        if let Some(record) = settled.find(|record| record.update.is_some()) {
+            let stage = record.update.as_ref().map(|update| update.stage);
+            return Some(format!("the update of {} is {stage:?}", record.name));
+        }
+        if let Some(name) = running.iter().find(|name| !self.has_ports(**name)) {
+            return Some(format!("{name} has no ports"));
         }
         let mut running = desired.records().filter(runs);
         if let Some(record) = running.find(|record| self.seen(record.id).is_behind(record)) {

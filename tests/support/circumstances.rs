@@ -41,9 +41,14 @@ pub(crate) enum Step<'a> {
     Calls(ContainerId, usize),
     /// Number of tasks of one container.
     Tasks(ContainerId, usize),
-    Runs(InstanceName),
+    /// A process was started, beside so many others of its container.
+    Runs(InstanceName, usize),
+    /// The host ports of a container go to this instance, from another one that runs.
+    PortsMove(InstanceName, InstanceName),
     /// The agent ends a process that runs, by this call.
     Ends(InstanceName, Call),
+    /// The agent removes the instance that has the host ports, while another one runs.
+    Unserves(InstanceName),
     /// The agent has taken a task away.
     Ended(InstanceName),
     /// A process has ended by itself, with this code.

@@ -32,6 +32,8 @@ pub(crate) use circumstances::{Call, Circumstances, Step};
 mod circumstances;
 #[path = "dying.rs"]
 mod dying;
+#[path = "ports.rs"]
+mod ports;
 
 /// Generation of a container, as far as it exists.
 #[derive(Clone, Debug)]
@@ -40,7 +42,7 @@ pub(crate) struct Made {
     /// The kernel's count of processes of it that it killed for want of memory.
     pub(crate) memory_kills: Option<u64>,
     /// Record that it was made of, as its labels hold it.
-    label: Value,
+    pub(crate) label: Value,
 }
 
 /// Contents of the runtime.
@@ -56,6 +58,8 @@ pub(crate) struct Inner {
     count: u64,
     /// Calls under way, by container.
     busy: BTreeMap<ContainerId, usize>,
+    /// Instance that has the host ports of its container.
+    pub(crate) ports: BTreeMap<ContainerId, InstanceName>,
     /// Sentence on a host port that somebody else has, if there is one.
     pub(crate) taken_port: Option<String>,
     /// Whether connections cannot be counted.
@@ -85,6 +89,13 @@ impl<C> Drop for Busy<'_, C> {
             *calls -= 1;
         }
     }
+}
+
+/// Record as labels hold it.
+fn label(record: &Record) -> Value {
+    let mut copy = record.clone();
+    (copy.update, copy.rolled_back) = (None, None);
+    serde_json::to_value(copy).unwrap()
 }
 
 fn digest(reference: &ImageReference) -> String {
@@ -358,10 +369,13 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
         let made = Made {
             task: Task::Absent,
             memory_kills: None,
-            label: serde_json::to_value(record).unwrap(),
+            label: label(record),
         };
         self.make(name, made);
         self.circumstances.part().await?;
+        if !record.stands_back() {
+            self.publish(name);
+        }
         if matches!(self.task(name), Task::Running { .. }) {
             return Ok(None);
         }
@@ -369,7 +383,7 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
         self.circumstances.part().await?;
         let (pid, since) = (1, None);
         self.set(name, Task::Running { pid, since });
-        self.circumstances.saw(Step::Runs(name));
+        self.circumstances.saw(Step::Runs(name, self.others(name)));
         self.tell(record.id);
         self.circumstances.part().await?;
         Ok(self.circumstances.addresses(record))
@@ -390,6 +404,7 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
         let _busy = self.begin(record.id);
         self.circumstances.saw(Step::HandOver(record));
         self.circumstances.first_part(Call::HandOver).await?;
+        self.publish(record.instance());
         self.circumstances.part().await?;
         Ok((!self.inner().is_uncountable).then_some(0))
     }
@@ -402,7 +417,7 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
         let found = self.inner().instances.get(&name).cloned();
         if let Some(found) = found {
             let made_of: Record = serde_json::from_value(found.label.clone()).unwrap();
-            let mut label = serde_json::to_value(record).unwrap();
+            let mut label = label(record);
             label["image_digest"] = found.label["image_digest"].clone();
             if made_of.spec.can_become(&record.spec) {
                 let mut inner = self.inner();
@@ -449,9 +464,14 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
         let _busy = self.begin(instance.id);
         self.circumstances.saw(Step::Remove(instance));
         self.circumstances.first_part(Call::Remove).await?;
+        let serves = self.inner().ports.get(&instance.id) == Some(&instance);
+        if serves && self.others(instance) > 0 {
+            self.circumstances.saw(Step::Unserves(instance));
+        }
         let ended = self.end_task(instance, how, Call::Remove).await?;
         self.circumstances.part().await?;
         self.inner().instances.remove(&instance);
+        self.inner().ports.retain(|_, holder| *holder != instance);
         self.tell(instance.id);
         self.circumstances.part().await?;
         Ok(ended)
@@ -464,6 +484,7 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
 
     async fn sweep(&self, wanted: &WantedRecords) -> Result<Swept, RuntimeError> {
         self.circumstances.part().await?;
+        wanted.records.iter().for_each(|record| self.repair(record));
         let records = wanted.records.iter();
         let digests = |r: &Record| [Some(digest(&r.spec.image)), r.image_digest.clone()];
         let wanted: BTreeSet<_> = records.flat_map(digests).flatten().collect();

@@ -98,11 +98,13 @@ impl Circumstances for Script {
             Step::Launch(_) => lines.begin(Call::Launch),
             Step::Stop(_) => lines.begin(Call::Stop),
             Step::Remove(_) => lines.begin(Call::Remove),
-            Step::Runs(name) => *lines.launches.entry(name.id).or_default() += 1,
+            Step::Runs(name, _) => *lines.launches.entry(name.id).or_default() += 1,
             Step::Tasks(_, tasks) => lines.most_tasks_of_one = lines.most_tasks_of_one.max(tasks),
             Step::Look
             | Step::Calls(..)
             | Step::Ends(..)
+            | Step::PortsMove(..)
+            | Step::Unserves(_)
             | Step::Ended(_)
             | Step::Exited(..)
             | Step::Lost(_) => {}
