@@ -1,4 +1,4 @@
-//! Processes in memory that were sent a stop signal, and end beside the calls.
+//! Ends of processes in memory: by themselves, or by a stop signal beside the calls.
 
 use std::time::{Duration, SystemTime};
 
@@ -10,6 +10,34 @@ use super::{Call, Circumstances, MemoryRuntime, Step};
 use crate::runtime::RuntimeEvent;
 
 impl<C: Circumstances> MemoryRuntime<C> {
+    /// A process ends by itself, if it runs. The wall clock is `ahead` by so much.
+    pub(crate) fn exit(&self, name: InstanceName, code: u32, out_of_memory: bool, ahead: Duration) {
+        if !self.running().contains(&name) {
+            return;
+        }
+        let mut inner = self.inner();
+        inner.count += 1;
+        let at = SystemTime::UNIX_EPOCH + ahead + Duration::from_secs(inner.count);
+        drop(inner);
+        self.set(
+            name,
+            Task::Stopped(Exit {
+                code,
+                at,
+                out_of_memory,
+            }),
+        );
+        self.circumstances.saw(Step::Exited(name, code));
+        self.tell(name.id);
+    }
+
+    /// Somebody kills a shim, or the node reboots: no task, and nobody knows how it ended.
+    pub(crate) fn lose_task(&self, name: InstanceName) {
+        self.set(name, Task::Absent);
+        self.circumstances.saw(Step::Lost(name));
+        self.tell(name.id);
+    }
+
     /// A process ends after a while, by its stop signal.
     pub(super) fn end_later(&self, name: InstanceName, grace: Duration) {
         if self.inner().is_deaf || !self.running().contains(&name) {

@@ -191,34 +191,6 @@ impl<C> MemoryRuntime<C> {
 }
 
 impl<C: Circumstances> MemoryRuntime<C> {
-    /// A process ends by itself, if it runs. The wall clock is `ahead` by so much.
-    pub(crate) fn exit(&self, name: InstanceName, code: u32, out_of_memory: bool, ahead: Duration) {
-        if !self.running().contains(&name) {
-            return;
-        }
-        let mut inner = self.inner();
-        inner.count += 1;
-        let at = SystemTime::UNIX_EPOCH + ahead + Duration::from_secs(inner.count);
-        drop(inner);
-        self.set(
-            name,
-            Task::Stopped(Exit {
-                code,
-                at,
-                out_of_memory,
-            }),
-        );
-        self.circumstances.saw(Step::Exited(name, code));
-        self.tell(name.id);
-    }
-
-    /// Somebody kills a shim, or the node reboots: no task, and nobody knows how it ended.
-    pub(crate) fn lose_task(&self, name: InstanceName) {
-        self.set(name, Task::Absent);
-        self.circumstances.saw(Step::Lost(name));
-        self.tell(name.id);
-    }
-
     fn tell(&self, id: ContainerId) {
         for late in self.circumstances.event_delays() {
             self.hint(late, RuntimeEvent::Changed(id));
