@@ -23,7 +23,7 @@ mod images;
 mod starts;
 
 /// Codes that no test here induces, and where they are tested instead.
-const UNINDUCED: [(Reason, &str); 19] = [
+const UNINDUCED: [(Reason, &str); 20] = [
     (Reason::Scheduled, "of containers with a schedule: jobs.rs"),
     (
         Reason::WaitsFor,
@@ -86,6 +86,10 @@ const UNINDUCED: [(Reason, &str); 19] = [
     (
         Reason::NodeCordoned,
         "of a node that CHaS cordons: a_cordoned_node_… in chas.rs",
+    ),
+    (
+        Reason::Disconnected,
+        "of a CHaS that is silent: disconnect.rs, nodes/silence.rs",
     ),
     (
         Reason::RuntimeUnavailable,
