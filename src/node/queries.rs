@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use state::access::NameScope;
-use state::desired::{Owner, Record};
+use state::desired::{Finished, Owner, Record};
 use state::due::next_run;
 use state::health;
 use state::id::ContainerId;
@@ -65,18 +65,15 @@ impl AgentNode {
         // first look.
         known.history = known.history.of(record);
         let taken = moment(&self.board().clock);
-        let exit = known.history.last_exit.as_ref();
-        let finished = record.finished.as_ref();
-        let finished_at =
-            finished.map(|end| SystemTime::UNIX_EPOCH + Duration::from_millis(end.at_ms));
+        // What is stored outlives the history, which may tell of an earlier end.
+        let stored = record.finished.as_ref().map(Finished::exit);
+        let exit = stored.as_ref().or(known.history.last_exit.as_ref());
         ManagedView {
             condition: self.shown_condition(record, &known),
             taken,
             started: started(&known, record, taken),
-            finished: exit.map(|exit| exit.at).or(finished_at),
-            exit_code: exit
-                .map(|exit| exit.code)
-                .or(finished.map(|finished| finished.code)),
+            finished: exit.map(|exit| exit.at),
+            exit_code: exit.map(|exit| exit.code),
             restart_count: known.history.restart_count,
             pull: known.pull.as_ref().map(|progress| progress.get()),
             next_run: next_run(record, unix_ms(taken.wall))

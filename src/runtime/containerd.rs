@@ -272,8 +272,9 @@ impl Engine for Containerd {
     async fn lost(
         &self,
         wanted: &BTreeSet<InstanceName>,
+        resting: &BTreeSet<InstanceName>,
     ) -> Result<Vec<InstanceName>, RuntimeError> {
-        self.instances.lost(wanted).await
+        self.instances.lost(wanted, resting).await
     }
 
     async fn sweep_execs(&self) -> Vec<String> {

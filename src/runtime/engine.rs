@@ -216,10 +216,11 @@ pub(crate) trait Engine: Send + Sync + 'static {
     fn take_orphans(&self) -> Vec<InstanceName>;
 
     /// Instances of which only OS processes are left, or what those made on the host, apart from the
-    /// `wanted` ones.
+    /// `wanted` ones. Of those, processes that look after nothing are ended where they are `resting`.
     fn lost(
         &self,
         wanted: &BTreeSet<InstanceName>,
+        resting: &BTreeSet<InstanceName>,
     ) -> impl Future<Output = Result<Vec<InstanceName>, RuntimeError>> + Send;
 
     /// Ends programs that are run in instances and that nobody looks after, and answers a line for

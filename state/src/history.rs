@@ -205,9 +205,12 @@ impl History {
                 exit.out_of_memory |= exit.code == Exit::KILLED && grown > 0;
                 self.record_exit(record, exit, now, delay);
             }
-            Some(Task::Absent) | None if self.started.is_some() => {
-                self.record_exit(record, Exit::LOST, now, delay);
-            }
+            Some(Task::Absent) | None if self.started.is_some() => match &record.finished {
+                // Its end was stored, and the task deleted since: by an agent that was killed before
+                // it stored its history.
+                Some(finished) => self.record_stop(Some(finished.exit()), now),
+                None => self.record_exit(record, Exit::LOST, now, delay),
+            },
             Some(Task::Stopped(_) | Task::Created { .. } | Task::Unresponsive | Task::Absent)
             | None => {}
         }

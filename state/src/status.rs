@@ -1,8 +1,6 @@
 //! The status of a container, as people and CHaS see it: one word, and one reason where the
 //! container is not as desired. It follows from the [`Phase`].
 
-use std::time::{Duration, SystemTime};
-
 use serde::Serialize;
 
 use crate::desired::job::RunResult;
@@ -281,14 +279,7 @@ fn finished(finished: &Finished, record: &Record, history: &History) -> Conditio
     };
     let remembered = history.last_exit.as_ref().filter(|exit| exit.code == code);
     let how = remembered.map_or_else(
-        || {
-            let exit = Exit {
-                code,
-                at: SystemTime::UNIX_EPOCH + Duration::from_millis(finished.at_ms),
-                out_of_memory: reason == Reason::OutOfMemory,
-            };
-            how_it_ended(record, &exit)
-        },
+        || how_it_ended(record, &finished.exit()),
         |exit| match &history.ended_for {
             Some(why) => how_it_was_ended(why),
             None => how_it_ended(record, exit),

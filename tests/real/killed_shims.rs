@@ -127,6 +127,63 @@ async fn a_sweep_takes_control_groups_that_only_the_name_ties_to_the_agent_and_n
     stand.end().await;
 }
 
+/// Starts a shim of an instance as containerd does, and asks nothing of it. It ends with the pipe of its log.
+fn start_a_shim(stand: &Stand, instance: &str) -> fs::File {
+    let bundle = stand.bed.scratch.dir().join(instance);
+    fs::create_dir(&bundle).unwrap();
+    fs::write(bundle.join("config.json"), "{}").unwrap();
+    let log = bundle.join("log");
+    run("mkfifo", [log.to_str().unwrap()]).unwrap();
+    let log = fs::File::options()
+        .read(true)
+        .write(true)
+        .open(log)
+        .unwrap();
+    let socket = stand.bed.containerd.socket();
+    let started = std::process::Command::new("containerd-shim-runc-v2")
+        .args(["-namespace", &stand.bed.namespace, "-id", instance])
+        .arg("-address")
+        .arg(socket)
+        .arg("start")
+        .env(
+            "TTRPC_ADDRESS",
+            format!("{}.ttrpc", stand.bed.containerd.socket().display()),
+        )
+        .current_dir(&bundle)
+        .output()
+        .unwrap();
+    assert!(started.status.success(), "{started:?}");
+    log
+}
+
+/// A task's deletion that is cut off by the end of the agent leaves a shim without a task: containerd
+/// deletes the task, and no longer asks its shim to end.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_that_the_deletion_of_its_task_left_is_ended_and_the_end_stays_known() {
+    let mut stand = Stand::new().await;
+    let more = json!({"command": ["sh", "-c", "exit 3"], "restart": {"policy": "never"}});
+    stand.agent.deploy(&stand.script("once", "", &more)).await;
+    stand.agent.wait_status("once", "failed", SOON).await;
+    let (_, before) = stand.agent.get("/containers/once").await;
+    let instance = format!("{}-1", before["id"].as_str().unwrap());
+    let shims = || {
+        let pattern = format!("containerd-shim-runc-v2 .*-id {instance} ");
+        let pids = run("pgrep", ["--full", &pattern]).unwrap_or_default();
+        pids.lines().count()
+    };
+    eventually("its shim has ended", async || shims() == 0).await;
+    let _log = start_a_shim(&stand, &instance);
+    assert_eq!(shims(), 1);
+    stand.agent.kill_9();
+    stand.agent.start_again().await;
+    eventually("the shim is ended", async || shims() == 0).await;
+    let (_, after) = stand.agent.get("/containers/once").await;
+    for member in ["status", "reason", "exit_code", "finished", "id"] {
+        assert_eq!(after[member], before[member], "{member}");
+    }
+    stand.end().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bundle_that_was_left_keeps_its_container_from_nothing() {
     let stand = Stand::new().await;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
+use state::phase::Goal;
 use state::reference::ImageReference;
 
 use super::NodeRuntime;
@@ -23,7 +24,9 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
     ) -> Result<(), RuntimeError> {
         let named = wanted.records.iter().flat_map(Record::with_former);
         let named = named.map(Record::instance).collect();
-        let mut lost = self.engine.lost(&named).await?;
+        let resting = wanted.records.iter().filter(|record| is_at_rest(record));
+        let resting = resting.map(Record::instance).collect();
+        let mut lost = self.engine.lost(&named, &resting).await?;
         lost.retain(|instance| !wanted.unreadable.contains(&instance.id));
         self.remove_each(lost, "what a lost shim left of", swept)
             .await
@@ -45,6 +48,14 @@ impl<E: Engine, N: NetworkDriver> NodeRuntime<E, N> {
             .extend(self.engine.sweep_images(&in_use).await?);
         Ok(())
     }
+}
+
+/// Whether no task of the container is to be created, unless somebody asks for it.
+fn is_at_rest(record: &Record) -> bool {
+    matches!(
+        Goal::of(Some(record)),
+        Goal::Stopped | Goal::Finished | Goal::Scheduled
+    )
 }
 
 /// Removes the logs of containers that are neither `wanted` nor exist, and ends the loggers that

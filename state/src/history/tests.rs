@@ -1,6 +1,7 @@
 use std::time::SystemTime;
 
 use super::*;
+use crate::desired::Finished;
 use crate::desired::tests::record;
 use crate::observed::{CarriedSpec, Instance};
 
@@ -187,6 +188,29 @@ fn a_task_that_vanished_counts_as_an_end() {
     assert_eq!(
         (history.exits, history.ended.map(|exit| exit.code)),
         (1, Some(137))
+    );
+}
+
+#[test]
+fn a_task_whose_end_was_stored_before_it_was_deleted_is_not_lost() {
+    let (mut record, mut history) = (record("a", 1), History::default());
+    let running = Task::Running {
+        pid: 1,
+        since: Some(at(0)),
+    };
+    history.record_observation(&record, &seen(running), at(1), doubling);
+    // The agent was killed after the deletion, and its history is from before.
+    record.finished = Some(Finished {
+        code: 0,
+        reason: Reason::Completed,
+        at_ms: 7,
+    });
+    history.record_observation(&record, &seen(Task::Absent), at(2), doubling);
+    let known = record.finished.as_ref().map(Finished::exit);
+    assert_eq!((history.last_exit, history.exits), (known, 0));
+    assert_eq!(
+        (history.started, history.last_run),
+        (None, Some(Duration::from_secs(2)))
     );
 }
 

@@ -22,13 +22,19 @@ impl Instances {
 
     /// Instances that are not `wanted`, of which containerd has neither container nor task, and of
     /// which a shim runs still, or is left what one had made on the host.
+    ///
+    /// Ends the shims of the `resting` ones that have no task any more.
     pub(crate) async fn lost(
         &self,
         wanted: &BTreeSet<InstanceName>,
+        resting: &BTreeSet<InstanceName>,
     ) -> Result<Vec<InstanceName>, RuntimeError> {
         // Before the lists: an instance that is created meanwhile is in them.
         let mut remains = self.remains.instances().await;
         let shims = self.shims.running().await;
+        for instance in lost::of_resting(&shims, resting) {
+            self.end_lost_shim(instance).await?;
+        }
         let containers = containers::list(&self.client, None)
             .await
             .map_err(|error| error.into_error(Reason::CreateFailed, "list containers"))?;

@@ -1,5 +1,5 @@
 //! Shims that containerd has lost: the caller that asked for a task went away while it was created,
-//! and no other took it over.
+//! and no other took it over, or while it was deleted.
 
 use std::collections::BTreeSet;
 use std::ffi::OsStr;
@@ -21,6 +21,10 @@ use super::process;
 /// A shim of this age is not starting any more: a task's creation takes a tenth of a second,
 /// seconds on a busy node.
 const LOST_AFTER: Duration = Duration::from_secs(120);
+
+/// A shim of this age is not ending any more by itself: containerd asks it to as soon as it has
+/// deleted the task.
+const EMPTY_AFTER: Duration = Duration::from_secs(10);
 
 /// Time for a shim to end by SIGTERM.
 const SHIM_GRACE: Timespec = Timespec {
@@ -178,6 +182,18 @@ pub(crate) fn served(shims: &[Shim]) -> BTreeSet<InstanceName> {
     ids.filter_map(|id| id.parse().ok()).collect()
 }
 
+/// Instances of `resting` that have a shim, and so should have a task.
+pub(crate) fn of_resting(
+    shims: &[Shim],
+    resting: &BTreeSet<InstanceName>,
+) -> BTreeSet<InstanceName> {
+    let old = shims
+        .iter()
+        .filter(|shim| shim.is_own && shim.age.is_some_and(|age| age >= EMPTY_AFTER));
+    let names = old.filter_map(|shim| shim.id.parse().ok());
+    names.filter(|name| resting.contains(name)).collect()
+}
+
 /// Instances of old shims that containerd does not know: `known` are the ids that it has a
 /// container or a task of, `wanted` those that a launch may be about to take over.
 pub(crate) fn lost(
@@ -239,6 +255,29 @@ mod tests {
             !is_same_file(&dir.path().join("none"), &dir.path().join("other")),
             "an absent file is the same as none"
         );
+    }
+
+    #[test]
+    fn an_old_shim_of_a_container_that_rests_may_be_empty() {
+        let id = "000000000abc-1";
+        let check = |is_own: bool, age: Option<Duration>, resting: &[&str]| {
+            let shim = Shim {
+                pid: 1,
+                id: id.to_owned(),
+                is_own,
+                age,
+            };
+            let resting = resting.iter().map(|id| id.parse().unwrap()).collect();
+            !of_resting(&[shim], &resting).is_empty()
+        };
+        assert!(check(true, Some(EMPTY_AFTER), &[id]));
+        assert!(!check(true, Some(EMPTY_AFTER), &["000000000abc-2"]));
+        assert!(
+            !check(true, Some(EMPTY_AFTER / 2), &[id]),
+            "it may be ending"
+        );
+        assert!(!check(true, None, &[id]));
+        assert!(!check(false, Some(EMPTY_AFTER), &[id]));
     }
 
     #[test]
