@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use state::access::NameScope;
-use state::desired::{Finished, Owner, Record};
+use state::desired::{Owner, Record};
 use state::due::next_run;
 use state::health;
 use state::id::ContainerId;
-use state::observed::{Instance, Task};
+use state::observed::{Exit, Instance, Task};
 use state::ownership;
 use state::status::{Condition, Status, condition};
 use state::time::unix_ms;
@@ -66,7 +66,7 @@ impl AgentNode {
         known.history = known.history.of(record);
         let taken = moment(&self.board().clock);
         // What is stored outlives the history, which may tell of an earlier end.
-        let stored = record.finished.as_ref().map(Finished::exit);
+        let stored = record.finished.as_ref().map(Exit::stored);
         let exit = stored.as_ref().or(known.history.last_exit.as_ref());
         ManagedView {
             condition: self.shown_condition(record, &known),

@@ -5,12 +5,10 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
 use crate::id::{ContainerId, ContainerName, InstanceName};
-use crate::observed::Exit;
 use crate::reason::Reason;
 use crate::reference::ImageReference;
 use crate::spec::{ImagePull, Protocol, Spec, is_default};
@@ -201,18 +199,6 @@ pub struct Finished {
     pub reason: Reason,
     /// Time of the end, milliseconds since 1970. For showing.
     pub at_ms: u64,
-}
-
-impl Finished {
-    /// The end, as a look at its task would tell of it.
-    #[must_use]
-    pub fn exit(&self) -> Exit {
-        Exit {
-            code: self.code,
-            at: SystemTime::UNIX_EPOCH + Duration::from_millis(self.at_ms),
-            out_of_memory: self.reason == Reason::OutOfMemory,
-        }
-    }
 }
 
 /// Owner of a container: the one who may change it.

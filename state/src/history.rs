@@ -208,7 +208,7 @@ impl History {
             Some(Task::Absent) | None if self.started.is_some() => match &record.finished {
                 // Its end was stored, and the task deleted since: by an agent that was killed before
                 // it stored its history.
-                Some(finished) => self.record_stop(Some(finished.exit()), now),
+                Some(finished) => self.record_stop(Some(Exit::stored(finished)), now),
                 None => self.record_exit(record, Exit::LOST, now, delay),
             },
             Some(Task::Stopped(_) | Task::Created { .. } | Task::Unresponsive | Task::Absent)

@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::desired::Record;
 use crate::desired::update::UpdateStage;
+use crate::desired::{Finished, Record};
 use crate::id::InstanceName;
 use crate::reason::Reason;
 use crate::spec::HealthCheck;
@@ -219,6 +219,16 @@ impl Exit {
         at: SystemTime::UNIX_EPOCH,
         out_of_memory: false,
     };
+
+    /// The end that is stored, as a look at its task would tell of it.
+    #[must_use]
+    pub fn stored(finished: &Finished) -> Self {
+        Self {
+            code: finished.code,
+            at: SystemTime::UNIX_EPOCH + Duration::from_millis(finished.at_ms),
+            out_of_memory: finished.reason == Reason::OutOfMemory,
+        }
+    }
 
     /// Whether two looks tell of the same end.
     #[must_use]

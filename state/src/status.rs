@@ -279,7 +279,7 @@ fn finished(finished: &Finished, record: &Record, history: &History) -> Conditio
     };
     let remembered = history.last_exit.as_ref().filter(|exit| exit.code == code);
     let how = remembered.map_or_else(
-        || how_it_ended(record, &finished.exit()),
+        || how_it_ended(record, &Exit::stored(finished)),
         |exit| match &history.ended_for {
             Some(why) => how_it_was_ended(why),
             None => how_it_ended(record, exit),

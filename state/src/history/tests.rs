@@ -206,7 +206,7 @@ fn a_task_whose_end_was_stored_before_it_was_deleted_is_not_lost() {
         at_ms: 7,
     });
     history.record_observation(&record, &seen(Task::Absent), at(2), doubling);
-    let known = record.finished.as_ref().map(Finished::exit);
+    let known = record.finished.as_ref().map(Exit::stored);
     assert_eq!((history.last_exit, history.exits), (known, 0));
     assert_eq!(
         (history.started, history.last_run),
