@@ -241,8 +241,8 @@ impl<R: Runtime> Reconciler<R> {
         let (cause, activity) = kind_of(record, &next);
         tracing::debug!(container = %subject, step = %next, "step started");
         self.board.update(id, |known| known.activity = activity);
-        if matches!(next, Step::Suspend(_)) {
-            // Another agent may find it ended.
+        if matches!(next, Step::Suspend(_) | Step::Finish(_)) {
+            // Another agent may find it ended, or gone, and is to know whose end that is.
             self.remember(id).await;
         }
         let began = Instant::now();

@@ -15,6 +15,7 @@ use crate::reason::Reason;
 use crate::time::BootTime;
 use trial::Trial;
 
+mod ends;
 mod health;
 mod memory_kills;
 mod stored;
@@ -231,13 +232,6 @@ impl History {
         last.is_some_and(|last| last.is_same_end(exit))
     }
 
-    /// The exit that a look found, with what only the history knows of it.
-    #[must_use]
-    pub fn known_exit<'a>(&'a self, found: &'a Exit) -> &'a Exit {
-        let last = self.last_exit.as_ref();
-        last.filter(|last| last.is_same_end(found)).unwrap_or(found)
-    }
-
     fn record_exit(
         &mut self,
         record: &Record,
@@ -253,7 +247,10 @@ impl History {
         let has_worked = health.is_none_or(HealthState::has_succeeded);
         self.ended_for = self.unhealthy_end(record);
         self.end_health();
-        let is_asked = record.run == RunState::Stopped || record.removing || record.restart_pending;
+        let is_asked = record.run == RunState::Stopped
+            || record.is_between_runs()
+            || record.removing
+            || record.restart_pending;
         if is_asked || self.is_suspended {
             return;
         }

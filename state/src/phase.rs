@@ -331,24 +331,21 @@ fn towards_running(
         true => Stage::Adjusting(record.instance()),
         false => stage,
     };
-    let ended = match task {
+    match task {
         Task::Running { .. } | Task::Unresponsive if record.restart_pending => {
-            return Stage::RestartRequested;
+            Stage::RestartRequested
         }
         Task::Running { .. } if history.is_to_restart(record) && !around.spares_unhealthy => {
-            return unless_behind(Stage::Unhealthy);
+            unless_behind(Stage::Unhealthy)
         }
-        Task::Running { .. } => return unless_behind(beside::running(record, seen)),
-        Task::Unresponsive => return Stage::Unresponsive,
-        Task::Created { .. } => return unless_behind(unless_waits(Stage::Created)),
-        Task::Stopped(exit) => Some(history.known_exit(exit)),
-        Task::Absent => history.ended.as_ref(),
-    };
-    // What was ended for CHaS's silence has not ended by itself.
-    let ended = ended.filter(|_| !record.restart_pending && !history.is_suspended());
-    ended
-        .and_then(|exit| finished(record, history, exit))
-        .map_or_else(|| unless_behind(unless_waits(Stage::Due)), Stage::Ended)
+        Task::Running { .. } => unless_behind(beside::running(record, seen)),
+        Task::Unresponsive => Stage::Unresponsive,
+        Task::Created { .. } => unless_behind(unless_waits(Stage::Created)),
+        Task::Stopped(_) | Task::Absent => history
+            .end_of_run(record, task)
+            .and_then(|exit| finished(record, history, exit))
+            .map_or_else(|| unless_behind(unless_waits(Stage::Due)), Stage::Ended),
+    }
 }
 
 /// The end to store, if the restart policy leaves the container ended after this exit.

@@ -17,13 +17,8 @@ pub(super) fn suspended(
 ) -> Option<Stage> {
     let suspension = around.suspension?;
     let own = seen.task(record);
-    let ended = match own {
-        Task::Stopped(exit) => Some(history.known_exit(exit)),
-        Task::Absent => history.ended.as_ref(),
-        Task::Created { .. } | Task::Running { .. } | Task::Unresponsive => None,
-    };
     // What has done its work before is not started again.
-    let ended = ended.filter(|_| !record.restart_pending && !history.is_suspended());
+    let ended = history.end_of_run(record, own);
     if let Some(end) = ended.and_then(|exit| finished(record, history, exit)) {
         return Some(Stage::Ended(end));
     }
