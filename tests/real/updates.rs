@@ -18,7 +18,9 @@ mod cuts;
 mod load;
 mod lost;
 mod offline;
+mod ready;
 mod rollback;
+mod silence;
 
 /// Kills of the agent; all that must be shown takes 50.
 fn kills() -> u64 {

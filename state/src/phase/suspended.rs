@@ -2,7 +2,7 @@
 //! is removed, and whatever was under way goes on after the next answer.
 
 use super::{Stage, finished};
-use crate::desired::Record;
+use crate::desired::{Finished, Record};
 use crate::history::History;
 use crate::id::InstanceName;
 use crate::observed::{Seen, Task};
@@ -19,7 +19,10 @@ pub(super) fn suspended(
     let own = seen.task(record);
     // What has done its work before is not started again.
     let ended = history.end_of_run(record, own);
-    if let Some(end) = ended.and_then(|exit| finished(record, history, exit)) {
+    let ended = ended.and_then(|exit| finished(record, history, exit));
+    // A trial that failed for good leaves one that serves, which is to rest all the same.
+    let is_trial = |end: &Finished| record.stands_back() && end.code != 0;
+    if let Some(end) = ended.filter(|end| !is_trial(end) || !suspension.is_certain) {
         return Some(Stage::Ended(end));
     }
     let mut newest_first = seen.instances.iter().rev();

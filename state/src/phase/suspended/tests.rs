@@ -227,6 +227,28 @@ fn an_update_rests_with_both_of_its_generations_and_its_trial_begins_anew() {
 }
 
 #[test]
+fn what_serves_rests_also_where_its_trial_failed_for_good() {
+    let mut record = tried();
+    record.spec.restart.policy = RestartPolicy::Never;
+    let failed = seen(&[(1, RUNNING), (2, stopped(3))]);
+    let history = History::default().of(&record);
+    assert_eq!(
+        step(&record, &failed, &history, &around(false)),
+        Step::Settled
+    );
+    let steps = plan(
+        record.id,
+        Some(&record),
+        &failed,
+        &history,
+        &around(true),
+        NOW,
+    );
+    let steps: Vec<_> = steps.into_iter().map(|planned| planned.step).collect();
+    assert_eq!(steps, [suspend(2), suspend(1)]);
+}
+
+#[test]
 fn it_is_told_as_stopped_with_the_reason() {
     let (record, history) = (record("web", 1), History::default());
     let shown = |instances, around: &Surroundings| {
