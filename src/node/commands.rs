@@ -126,12 +126,12 @@ impl NodeApi for AgentNode {
                 Idempotent::Now(replaced) => replaced,
                 Idempotent::Before(answer) => return Ok(Idempotent::Before(answer)),
             };
-            // Before anybody is woken: what is shown is the whole of it.
-            let desired = store.desired();
+            // Before anybody is woken: what is shown is the whole of it. Who waits for another one of
+            // the set waits for that one as the set wants it.
             let plan = replaced
                 .changed
                 .iter()
-                .map(|record| plan::container_plan(handle.board(), &desired, record))
+                .map(|record| plan::container_plan(handle.board(), &replaced.desired, record))
                 .collect();
             if !dry_run {
                 wake_all(&handle, &replaced.changed);

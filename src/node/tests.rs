@@ -33,6 +33,7 @@ mod memory_runtime;
 #[path = "../../tests/support/script.rs"]
 mod script;
 
+mod dry_run;
 mod health;
 mod hostile;
 mod life;

@@ -1,7 +1,7 @@
 //! The board: all that the reconciler knows beyond the records, for those who show it; and the clock that it goes by.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -29,8 +29,9 @@ pub struct Clock {
     at_start: Duration,
     start: Instant,
     boot_id: u128,
-    /// Wall time at the start, where it goes on from there. `None`: the host's own.
-    wall_at_start: Option<SystemTime>,
+    /// Wall time at the start, where it goes on from there, and the seconds by which it was set on
+    /// since. `None`: the host's own.
+    wall: Option<(SystemTime, &'static AtomicI64)>,
 }
 
 impl Clock {
@@ -52,15 +53,22 @@ impl Clock {
             at_start,
             start: Instant::now(),
             boot_id,
-            wall_at_start: None,
+            wall: None,
         }
     }
 
     /// The same, on a node whose wall shows `at` now, and whose wall clock nobody sets.
     #[must_use]
     pub fn with_wall(self, at: SystemTime) -> Self {
+        static NEVER_SET: AtomicI64 = AtomicI64::new(0);
+        self.with_wall_set(at, &NEVER_SET)
+    }
+
+    /// The same, on a node whose wall clock is set on by so many seconds from now on, or (below 0) back.
+    #[must_use]
+    pub fn with_wall_set(self, at: SystemTime, seconds: &'static AtomicI64) -> Self {
         Self {
-            wall_at_start: Some(at),
+            wall: Some((at, seconds)),
             ..self
         }
     }
@@ -68,8 +76,16 @@ impl Clock {
     /// The wall time now, which anybody may set. Only schedules go by it.
     #[must_use]
     pub fn wall_now(&self) -> SystemTime {
-        self.wall_at_start
-            .map_or_else(SystemTime::now, |at| at + self.start.elapsed())
+        let Some((at, set)) = self.wall else {
+            return SystemTime::now();
+        };
+        let set = set.load(Ordering::Relaxed);
+        let by = Duration::from_secs(set.unsigned_abs());
+        let goes_on = at + self.start.elapsed();
+        match set < 0 {
+            true => goes_on - by,
+            false => goes_on + by,
+        }
     }
 
     /// The boot of the node that its times are of.

@@ -6,7 +6,7 @@ use state::desired::set::Desired;
 use state::event::{Event, EventKind, EventSubject};
 use state::history::History;
 use state::id::ContainerName;
-use state::order::{Other, former_waits, given_up, is_waiting, waits};
+use state::order::{Other, circle, former_waits, given_up, is_waiting, waits};
 use state::phase::{Goal, Phase};
 use state::surroundings::Surroundings;
 
@@ -45,6 +45,12 @@ impl Board {
         let find = |name: &ContainerName| self.other(desired, name);
         let now = self.clock.now();
         let mut waits = waits(record, history, find, now);
+        // Whoever waits for himself by way of others would wait for ever.
+        if waits.is_some()
+            && let Some(left) = circle::left(desired, record)
+        {
+            waits = state::order::waits(&left, history, find, now);
+        }
         let mut former_waits = former_waits(record, history, find, now);
         let both = waits.iter_mut().chain(&mut former_waits);
         for entry in both.flat_map(|waits| &mut waits.entries) {
@@ -94,6 +100,10 @@ impl<R: Runtime> Reconciler<R> {
         }
         let find = |name: &ContainerName| self.board.other(desired, name);
         let names = given_up(record, history, find, self.board.clock.now());
+        if let Some(circle) = circle::of(desired, record) {
+            let (container, circle) = (&record.name, circle::as_text(&circle));
+            tracing::warn!(%container, %circle, "started without those that wait for it");
+        }
         self.board
             .update(record.id, |known| known.history.record_let_go());
         if !names.is_empty() {
@@ -116,7 +126,10 @@ impl<R: Runtime> Reconciler<R> {
             let history = self.board.known(record.id).history.of(record);
             let find = |name: &ContainerName| self.board.other(&desired, name);
             let now = self.board.clock.now();
-            let is_due = !history.is_let_go(record) && !is_waiting(record, &history, find, now);
+            let is_waiting = |record: &Record| is_waiting(record, &history, find, now);
+            let is_due = !history.is_let_go(record)
+                && (!is_waiting(record)
+                    || circle::left(&desired, record).is_some_and(|left| !is_waiting(&left)));
             let former_is_due =
                 record.stands_back() && former_waits(record, &history, find, now).is_none();
             if is_due || former_is_due {

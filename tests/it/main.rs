@@ -41,6 +41,9 @@ mod live;
 mod node;
 
 #[cfg(test)]
+mod order;
+
+#[cfg(test)]
 mod policy;
 
 #[cfg(test)]
@@ -54,6 +57,9 @@ mod reasons;
 
 #[cfg(test)]
 mod reconcile;
+
+#[cfg(test)]
+mod schedules;
 
 #[cfg(test)]
 mod tags;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use chas_node_agent::journal::Journal;
 use chas_node_agent::metrics::Metrics;
 use chas_node_agent::probe::{Asker, Probes};
-use chas_node_agent::reconcile::{Clock, Handle, Reconciler, follow_tags};
+use chas_node_agent::reconcile::{Clock, Handle, Reconciler, follow_schedules, follow_tags};
 use chas_node_agent::writer::Writer;
 use serde_json::{Value, json};
 use state::assign::QuietNetwork;
@@ -38,6 +38,15 @@ impl Node {
     }
 
     pub(crate) fn start_on(runtime: Arc<ScriptedRuntime>, directory: tempfile::TempDir) -> Self {
+        Self::start_at(runtime, directory, Clock::start())
+    }
+
+    /// The same, which goes by this clock.
+    pub(crate) fn start_at(
+        runtime: Arc<ScriptedRuntime>,
+        directory: tempfile::TempDir,
+        clock: Clock,
+    ) -> Self {
         let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 99);
         let limits = Limits {
             ports: 100..=199,
@@ -56,7 +65,7 @@ impl Node {
             Arc::clone(&runtime),
             writer.clone(),
             journal.clone(),
-            Clock::start(),
+            clock,
             Duration::from_secs(30),
         );
         let (handle, stop) = (reconciler.handle(), CancellationToken::new());
@@ -82,6 +91,15 @@ impl Node {
             .spawn(async move { stop.run_until_cancelled(timer).await });
     }
 
+    /// Containers with a schedule are run at their times.
+    pub(crate) fn follow_schedules(&self) {
+        let (writer, handle) = (self.writer.clone(), self.handle.clone());
+        let timer = follow_schedules(writer, handle, self.journal.clone());
+        let stop = self.stop.clone();
+        self.tracker
+            .spawn(async move { stop.run_until_cancelled(timer).await });
+    }
+
     /// Containers with a probe are asked by `asker`.
     pub(crate) fn probe(&self, asker: Arc<dyn Asker>) {
         let probes = Probes::new(
@@ -96,6 +114,12 @@ impl Node {
 
     /// The agent ends as on SIGTERM, and another one starts on the same disk and runtime.
     pub(crate) async fn restart(self) -> Self {
+        let (runtime, directory) = self.end().await;
+        Self::start_on(runtime, directory)
+    }
+
+    /// The agent ends as on SIGTERM.
+    pub(crate) async fn end(self) -> (Arc<ScriptedRuntime>, tempfile::TempDir) {
         let Self {
             runtime,
             store,
@@ -110,7 +134,7 @@ impl Node {
         tracker.close();
         tracker.wait().await;
         drop((store, handle, writer));
-        Self::start_on(runtime, directory)
+        (runtime, directory)
     }
 
     /// Directory of the stored state.
@@ -120,9 +144,10 @@ impl Node {
 
     pub(crate) fn deploy(&self, body: &Value) -> ContainerId {
         let deploy = state::spec::parse::deploy(body).unwrap();
+        let now_ms = state::time::unix_ms(self.handle.board().clock.wall_now());
         let id = self
             .store
-            .deploy(deploy, Owner::Push, false, 0)
+            .deploy(deploy, Owner::Push, false, now_ms)
             .unwrap()
             .record
             .id;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::desired::Record;
 use crate::desired::set::Desired;
 use crate::id::ContainerName;
 use crate::spec::After;
@@ -41,6 +42,24 @@ pub fn closed(
     way.push(name.clone());
     way.reverse();
     Some(way)
+}
+
+/// The circle that a stored container is on: none is taken in, but records that were put together from
+/// copies of different age may be one.
+#[must_use]
+pub fn of(desired: &Desired, record: &Record) -> Option<Vec<ContainerName>> {
+    closed(desired, &record.name, &record.spec.after)
+}
+
+/// The record without what it waits for in vain: those that wait for it. `None`: there are none.
+#[must_use]
+pub fn left(desired: &Desired, record: &Record) -> Option<Record> {
+    of(desired, record)?;
+    let mut left = record.clone();
+    let leads_back =
+        |after: &After| closed(desired, &record.name, std::slice::from_ref(after)).is_some();
+    left.spec.after.retain(|after| !leads_back(after));
+    Some(left)
 }
 
 /// A circle as text: `a -> b -> a`.

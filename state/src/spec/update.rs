@@ -131,6 +131,11 @@ pub(super) fn check(spec: &Spec, top: &mut Fields<'_>) {
                        the same ports of the host at once";
         top.fault("update.strategy", message);
     }
+    if spec.schedule.is_some() {
+        let message =
+            "cannot be \"start-first\" with a schedule: two runs would be under way at once";
+        top.fault("update.strategy", message);
+    }
     for (index, mount) in spec.volumes.iter().enumerate() {
         let of_both = match &mount.source {
             VolumeSource::Volume(_) | VolumeSource::HostPath { .. } => !mount.read_only,

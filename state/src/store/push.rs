@@ -53,6 +53,8 @@ pub struct ReplaceOutcome {
     /// On a dry run: running containers that would end, where they are so many that the request has
     /// to say their number.
     pub unconfirmed: Option<usize>,
+    /// The desired state with the whole set in it. On a dry run: as it would be.
+    pub desired: Desired,
 }
 
 impl Store {
@@ -164,6 +166,7 @@ impl Store {
                 etag: ownership::etag_of(&batch.desired, &scope),
                 changed,
                 unconfirmed: (!unconfirmed.is_empty()).then_some(unconfirmed.len()),
+                desired: batch.desired.clone(),
             };
             if let Some(keyed) = &sealed {
                 let has_changed = !outcome.changed.is_empty();
