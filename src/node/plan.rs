@@ -62,6 +62,7 @@ fn shown(planned: Planned, now: Moment) -> StepView {
         | Step::Stop(_)
         | Step::Suspend(_)
         | Step::Remove(_)
+        | Step::NoteRestart
         | Step::Finish(_)
         | Step::Forget => None,
     };

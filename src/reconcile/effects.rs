@@ -33,6 +33,7 @@ pub(super) fn kind_of(record: Option<&Record>, step: &Step) -> (Cause, Option<Ac
         | Step::WaitForOthers
         | Step::Conclude
         | Step::RollBack(_)
+        | Step::NoteRestart
         | Step::Finish(_)
         | Step::Forget => (Cause::End, None),
     }
@@ -60,6 +61,7 @@ pub(super) fn record_done(
         Step::Switch => history.record_switch(),
         Step::GiveBack(_) => history.trial.record_give_back(),
         Step::Signal(instance) => history.record_signal(*instance, now),
+        Step::NoteRestart => history.record_note(),
         Step::Launch => {
             history.record_start(now);
             history.await_look();

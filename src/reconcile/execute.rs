@@ -76,6 +76,13 @@ impl<R: Runtime> Reconciler<R> {
                 self.runtime.adjust(record).await?;
             }
             (Step::Launch, Some(record)) => self.launch(record).await?,
+            (Step::NoteRestart, Some(record)) => {
+                let (instance, number) = (record.instance(), record.restarts_asked);
+                let note = move |record: &mut Record| record.note_restarted(number);
+                self.writer
+                    .write(move |store| store.note(instance, note))
+                    .await?;
+            }
             (
                 Step::Revive(_)
                 | Step::Switch
@@ -265,9 +272,9 @@ impl<R: Runtime> Reconciler<R> {
         let answered = self.unless_lost(record, launched).await?;
         let now = answered.map_or_else(|| known.clone(), |addresses| known.at(addresses));
         if record.restart_pending || now != *known {
-            let restarted = record.restart_pending;
+            let number = record.restarts_asked;
             let note = move |record: &mut Record| {
-                record.restart_pending &= !restarted;
+                record.note_restarted(number);
                 record.assignment = now;
             };
             self.writer
@@ -333,6 +340,7 @@ fn leads_to_start(step: &Step, record: &Record) -> bool {
         | Step::Conclude
         | Step::RollBack(_)
         | Step::Suspend(_)
+        | Step::NoteRestart
         | Step::Finish(_)
         | Step::Forget => false,
     }

@@ -65,6 +65,10 @@ pub struct Record {
     pub removing: bool,
     /// Whether a restart was asked for and has not been done.
     pub restart_pending: bool,
+    /// Number of restarts that were asked for of this instance. The instance is told it with its start,
+    /// and shows by it that the restart was done, whoever could not note that any more.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub restarts_asked: u64,
     /// End of the container, where its restart policy leaves it so until it is started,
     /// restarted or changed.
     pub finished: Option<Finished>,
@@ -121,6 +125,19 @@ pub struct FormerImage {
 }
 
 impl Record {
+    /// Asks for a restart, apart from any that was asked for before.
+    pub fn ask_restart(&mut self) {
+        self.restart_pending = true;
+        self.restarts_asked = self.restarts_asked.saturating_add(1);
+    }
+
+    /// Notes that the restart with this number was done. One that was asked for since is still to be.
+    pub const fn note_restarted(&mut self, number: u64) {
+        if self.restarts_asked == number {
+            self.restart_pending = false;
+        }
+    }
+
     /// Image to go back to from a successor that asks for `next`: this one, if it was proven, or
     /// there is no better one. A tag that is asked for anew may stand for another image by now.
     #[must_use]
@@ -172,12 +189,6 @@ impl Record {
     #[must_use]
     pub fn can_become(&self, next: &Spec, assignment: &Assignment) -> bool {
         !self.removing && self.assignment == *assignment && self.spec.can_become(next)
-    }
-
-    /// `ETag` of the container (RFC 9110, 8.8.3) without its quotes: each generation has another one.
-    #[must_use]
-    pub fn etag(&self) -> String {
-        format!("{}-{}", self.id, self.generation)
     }
 
     /// The name of this record's instance in the runtime.
@@ -307,6 +318,7 @@ pub(crate) mod tests {
             priority: 50,
             removing: false,
             restart_pending: false,
+            restarts_asked: 0,
             finished: None,
             cordoned: false,
             listed_hash: None,

@@ -186,6 +186,7 @@ impl History {
         let instance = seen.instance(record);
         self.note_check(record, instance);
         let kills = instance.and_then(|instance| instance.memory_kills);
+        let is_to_restart = seen.awaits_restart(record);
         // No task outlives its boot. The history may: a kill loses the end of it.
         let task = instance.map(|instance| &instance.task);
         if let Some(Task::Running { .. } | Task::Stopped(_)) = task {
@@ -204,13 +205,13 @@ impl History {
                 let mut exit = exit.clone();
                 // The kernel killed one since the last look, and this process was killed.
                 exit.out_of_memory |= exit.code == Exit::KILLED && grown > 0;
-                self.record_exit(record, exit, now, delay);
+                self.record_exit((record, is_to_restart), exit, now, delay);
             }
             Some(Task::Absent) | None if self.started.is_some() => match &record.finished {
                 // Its end was stored, and the task deleted since: by an agent that was killed before
                 // it stored its history.
                 Some(finished) => self.record_stop(Some(Exit::stored(finished)), now),
-                None => self.record_exit(record, Exit::LOST, now, delay),
+                None => self.record_exit((record, is_to_restart), Exit::LOST, now, delay),
             },
             Some(Task::Stopped(_) | Task::Created { .. } | Task::Unresponsive | Task::Absent)
             | None => {}
@@ -234,7 +235,7 @@ impl History {
 
     fn record_exit(
         &mut self,
-        record: &Record,
+        (record, is_to_restart): (&Record, bool),
         exit: Exit,
         now: BootTime,
         delay: impl Fn(u32) -> Duration,
@@ -250,7 +251,7 @@ impl History {
         let is_asked = record.run == RunState::Stopped
             || record.is_between_runs()
             || record.removing
-            || record.restart_pending;
+            || is_to_restart;
         if is_asked || self.is_suspended {
             return;
         }
@@ -306,6 +307,12 @@ impl History {
     pub fn record_adjustment(&mut self) {
         self.attempts = 0;
         self.keep_backoff(|cause| cause == Cause::Exit);
+    }
+
+    /// Notes that what is known of the container is stored.
+    pub fn record_note(&mut self) {
+        self.attempts = 0;
+        self.keep_backoff(|cause| cause != Cause::End);
     }
 
     /// Notes that the container was started.

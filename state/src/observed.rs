@@ -48,6 +48,24 @@ impl Seen {
             || instance.carries.as_ref().is_some_and(is_other_spec)
     }
 
+    /// Whether a restart was asked for that has been done, and is not noted: the process is of it.
+    #[must_use]
+    pub fn has_restarted(&self, record: &Record) -> bool {
+        let number = record.restarts_asked;
+        record.restart_pending
+            && number > 0
+            && self.instance(record).is_some_and(|instance| {
+                let is_begun = matches!(instance.task, Task::Running { .. } | Task::Stopped(_));
+                instance.restart == number && is_begun
+            })
+    }
+
+    /// Whether a restart is yet to be done.
+    #[must_use]
+    pub fn awaits_restart(&self, record: &Record) -> bool {
+        record.restart_pending && !self.has_restarted(record)
+    }
+
     /// Whether the shim of any generation does not answer.
     #[must_use]
     pub fn is_unresponsive(&self) -> bool {
@@ -129,6 +147,9 @@ pub struct Instance {
     pub memory_kills: Option<u64>,
     /// Record that it was made of, or was brought up to since. `None`: it tells of none.
     pub carries: Option<CarriedSpec>,
+    /// Number of the restart that its task was last created after, see [`Record::restarts_asked`]. 0:
+    /// none.
+    pub restart: u64,
     /// HEALTHCHECK of the image that it was made of. `None`: that has none.
     pub image_check: Option<Arc<HealthCheck>>,
 }

@@ -100,7 +100,8 @@ pub fn ordered(desired: &Desired, before: &Record, order: Order) -> (Record, Vec
         }
         Order::Start => (record.run, record.finished) = (RunState::Running, None),
         Order::Restart => {
-            (record.run, record.finished, record.restart_pending) = (RunState::Running, None, true);
+            (record.run, record.finished) = (RunState::Running, None);
+            record.ask_restart();
             if record.spec.schedule.is_some() {
                 record.begin_run(None);
             }

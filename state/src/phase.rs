@@ -109,6 +109,8 @@ pub enum Stage {
     Updated,
     /// The container runs, and is to be stopped for a restart that was asked for.
     RestartRequested,
+    /// The restart that was asked for is done, which is to be stored.
+    Restarted,
     /// The container runs, its probe fails, and it is to be stopped for another start.
     Unhealthy,
     /// The container runs.
@@ -194,6 +196,7 @@ impl Phase {
             | Stage::HandingOver(_)
             | Stage::Updated
             | Stage::RestartRequested
+            | Stage::Restarted
             | Stage::Unhealthy
             | Stage::Created
             | Stage::Ended(_)
@@ -251,6 +254,7 @@ impl Phase {
             | Stage::Replacing(_)
             | Stage::Updated
             | Stage::RestartRequested
+            | Stage::Restarted
             | Stage::Unhealthy
             | Stage::Unresponsive
             | Stage::Watched
@@ -290,6 +294,10 @@ fn towards_running(
     history: &History,
     around: &Surroundings,
 ) -> Stage {
+    // First of all: what has ended since has ended by itself.
+    if seen.has_restarted(record) {
+        return Stage::Restarted;
+    }
     let task = seen.task(record);
     // What has ended by itself, or was only created, is seen to first: its image is here, and a
     // registry may be slow.

@@ -59,6 +59,8 @@ pub enum Step {
     Suspend(InstanceName),
     /// Stop the task and remove everything of that instance.
     Remove(InstanceName),
+    /// Store that the restart that was asked for is done.
+    NoteRestart,
     /// Store that the container ended and stays so.
     Finish(Finished),
     /// Drop the record: nothing of the container is left.
@@ -107,6 +109,7 @@ impl Step {
             Self::Stop(_) => "stop",
             Self::Suspend(_) => "suspend",
             Self::Remove(_) => "remove",
+            Self::NoteRestart => "note_restart",
             Self::Finish(_) => "finish",
             Self::Forget => "forget",
         }
@@ -134,6 +137,7 @@ impl std::fmt::Display for Step {
             | Self::Launch
             | Self::Switch
             | Self::Conclude
+            | Self::NoteRestart
             | Self::Forget => f.write_str(word),
         }
     }
@@ -234,6 +238,7 @@ fn step(phase: &Phase, record: Option<&Record>) -> Step {
         | Stage::Watched
         | Stage::Running => Step::Settled,
         Stage::Updated => Step::Conclude,
+        Stage::Restarted => Step::NoteRestart,
         Stage::Leftover(instance)
         | Stage::Removing(instance)
         | Stage::Retiring(instance)
@@ -330,6 +335,7 @@ fn why(stage: &Stage, record: &Record, seen: &Seen) -> String {
         Stage::Stopping if record.run == RunState::Stopped => "the container is to be stopped",
         Stage::Stopping => "the container ended and stays so: its task is deleted",
         Stage::RestartRequested => "a restart was asked for",
+        Stage::Restarted => "the restart that was asked for is done",
         Stage::Unhealthy => "its probe fails, and health.on_failure starts it anew",
         Stage::Created if record.restart_pending => "a restart was asked for",
         Stage::Created => "the container is created and was not started",

@@ -28,9 +28,6 @@ mod contract;
 mod cycles;
 
 #[cfg(test)]
-mod examples;
-
-#[cfg(test)]
 mod health;
 
 #[cfg(test)]

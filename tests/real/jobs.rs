@@ -11,6 +11,9 @@ use state::reason::Reason;
 /// Longer than the minute that a cron line can wait at most.
 const A_MINUTE: Duration = Duration::from_secs(75);
 
+/// Restarts in which the agent is killed.
+const KILLS: usize = 10;
+
 async fn shown(stand: &Stand, name: &str) -> Value {
     stand.agent.get(&format!("/containers/{name}")).await.1
 }
@@ -175,5 +178,44 @@ async fn a_schedule_runs_each_time_once_whoever_is_killed_and_keeps_the_results(
             "{line}: {metrics}"
         );
     }
+    stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_is_done_once_whenever_the_agent_is_killed() {
+    let mut stand = Stand::new().await;
+    let counts = "echo x >> /count; echo run-$(wc -l < /count); while :; do sleep 0.05; done";
+    let (status, answer) = stand
+        .agent
+        .deploy(&stand.script("counts", counts, &json!({})))
+        .await;
+    assert_eq!(status, 202, "{answer:#}");
+    let logged = async |stand: &Stand| {
+        let log = stand.agent.logs("counts", "tail=all").await;
+        log.lines().count()
+    };
+    eventually("it runs", async || logged(&stand).await == 1).await;
+    // Between the end of what runs and the note of the next start there is some of each step.
+    for kill in 1..=KILLS {
+        let (status, answer) = stand
+            .agent
+            .ask("POST", "/containers/counts/restart", None)
+            .await;
+        assert!(matches!(status, 200 | 202), "{answer:#}");
+        let within = u64::try_from(kill).unwrap() * 350 / u64::try_from(KILLS).unwrap();
+        tokio::time::sleep(Duration::from_millis(within)).await;
+        stand.agent.kill_9();
+        stand.agent.start_again().await;
+        let is_done = async || {
+            let (_, why) = stand.agent.get("/containers/counts/explain").await;
+            let is_noted = why.pointer("/desired/restart_pending") == Some(&json!(false));
+            is_noted && shown(&stand, "counts").await["status"] == "running"
+        };
+        eventually("the restart is noted", is_done).await;
+        let is_logged = async || logged(&stand).await > kill;
+        eventually("it has begun", is_logged).await;
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(logged(&stand).await, 1 + KILLS, "each restart once");
     stand.end().await;
 }

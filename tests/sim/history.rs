@@ -248,6 +248,7 @@ impl Node {
         if end == End::Crash || !self.is_saved {
             self.world.judge().forget_all_exits();
             self.world.judge().forget_starts();
+            self.world.judge().mix_answers();
         }
         self.world.judge().forget_gaps();
         let reboot = dice::chance(20);

@@ -63,6 +63,8 @@ pub(crate) struct Judge {
     pub(crate) was_disk_bad: bool,
     /// Times of schedules for which an instance was started.
     ran: BTreeSet<(InstanceName, u64)>,
+    /// Times of schedules for which processes are being started.
+    launched_for: BTreeMap<InstanceName, u64>,
     /// Ends of the processes of jobs.
     job_ends: BTreeMap<InstanceName, Duration>,
     /// Looks at one container, ever.
@@ -300,6 +302,7 @@ impl Judge {
 
     /// Checks that the agent starts it only after the wait that its ends ask for.
     pub(crate) fn launches(&mut self, record: &Record) {
+        self.launches_job(record);
         let (name, now) = (record.instance(), self.now());
         let generation = self.generation(record.id);
         let counts = |ends: &&Ends| ends.count >= 2 && ends.generation == generation;

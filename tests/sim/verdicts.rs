@@ -11,7 +11,7 @@ use state::store::Store;
 use crate::world::World;
 
 /// Time after a change in which it may be lost.
-const SAVED_AFTER: Duration = Duration::from_secs(2);
+pub(crate) const SAVED_AFTER: Duration = Duration::from_secs(2);
 
 /// Verdicts that a life cannot have lost.
 #[derive(Debug, Default)]

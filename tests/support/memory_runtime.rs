@@ -34,6 +34,8 @@ mod circumstances;
 mod dying;
 #[path = "ports.rs"]
 mod ports;
+#[path = "restarted.rs"]
+mod restarted;
 
 /// Generation of a container, as far as it exists.
 #[derive(Clone, Debug)]
@@ -43,6 +45,8 @@ pub(crate) struct Made {
     pub(crate) memory_kills: Option<u64>,
     /// Record that it was made of, as its labels hold it.
     pub(crate) label: Value,
+    /// Number of the restart after which its task was created last.
+    pub(crate) restart: u64,
 }
 
 /// Contents of the runtime.
@@ -180,6 +184,7 @@ impl<C> MemoryRuntime<C> {
             carries: serde_json::from_value(made.label.clone())
                 .ok()
                 .map(|record| CarriedSpec::of(&record)),
+            restart: made.restart,
             ..Instance::from(made.task.clone())
         };
         Seen {
@@ -268,10 +273,13 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
     async fn stored_records(&self) -> Result<Vec<(ContainerId, Value)>, RuntimeError> {
         self.circumstances.part().await?;
         let inner = self.inner();
+        let label = |made: &Made| {
+            let mut label = made.label.clone();
+            label["restarts_asked"] = made.restart.into();
+            label
+        };
         let labels = inner.instances.iter();
-        Ok(labels
-            .map(|(name, made)| (name.id, made.label.clone()))
-            .collect())
+        Ok(labels.map(|(name, made)| (name.id, label(made))).collect())
     }
 
     async fn observe(&self, id: ContainerId) -> Result<Seen, RuntimeError> {
@@ -328,8 +336,8 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
         let (_busy, name) = (self.begin(record.id), record.instance());
         self.circumstances.saw(Step::Launch(record));
         self.circumstances.first_part(Call::Launch).await?;
-        // A stopped task is taken away first.
-        if matches!(self.task(name), Task::Stopped(_)) {
+        // A stopped task is taken away first, and so is a created one of another restart.
+        if matches!(self.task(name), Task::Stopped(_)) || self.is_created_before(record) {
             self.set(name, Task::Absent);
         }
         self.circumstances.part().await?;
@@ -342,8 +350,11 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
             task: Task::Absent,
             memory_kills: None,
             label: label(record),
+            restart: record.restarts_asked,
         };
         self.make(name, made);
+        self.circumstances.part().await?;
+        self.tell_restart(record);
         self.circumstances.part().await?;
         if !record.stands_back() {
             self.publish(name);

@@ -34,6 +34,7 @@ async fn an_order_that_is_waited_for_tells_how_it_ended() {
     };
     let to_restart = Record {
         restart_pending: true,
+        restarts_asked: 1,
         ..running.clone()
     };
     let ends = Record {

@@ -28,6 +28,7 @@ pub(in crate::api) fn record(deploy: Deploy, bits: u64) -> Record {
         priority: deploy.priority,
         removing: false,
         restart_pending: false,
+        restarts_asked: 0,
         finished: None,
         cordoned: false,
         listed_hash: None,

@@ -1,6 +1,6 @@
 //! Flows that the kernel has decided on, and that lead elsewhere by now.
 
-use std::net::IpAddr;
+use std::net::Ipv4Addr;
 
 use state::id::InstanceName;
 
@@ -30,24 +30,22 @@ pub(super) async fn delete_stale(
     .await
 }
 
-/// Deletes the kernel's flows to and from an instance that is gone, at each of its addresses.
+/// Deletes the kernel's flows to an instance that is gone.
 pub(super) async fn delete_of(
     instance: InstanceName,
-    addresses: Vec<IpAddr>,
+    address: Option<Ipv4Addr>,
 ) -> Result<(), NetworkError> {
-    if addresses.is_empty() {
+    let Some(address) = address else {
         return Ok(());
-    }
+    };
     blocking(move || {
-        for address in addresses {
-            match conntrack::delete_of(address) {
-                Ok(0) => {}
-                Ok(flows) => tracing::debug!(%instance, flows, "flows of an ended instance deleted"),
-                Err(error) => tracing::warn!(
-                    %instance, %address, %error,
-                    "flows of an ended instance not deleted; its clients may wait for their own timeouts"
-                ),
-            }
+        match conntrack::delete_of(address) {
+            Ok(0) => {}
+            Ok(flows) => tracing::debug!(%instance, flows, "flows to an ended instance deleted"),
+            Err(error) => tracing::warn!(
+                %instance, %error,
+                "flows to an ended instance not deleted; its clients may wait for their own timeouts"
+            ),
         }
         Ok(())
     })

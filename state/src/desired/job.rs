@@ -124,9 +124,12 @@ impl Record {
     pub fn begin_run(&mut self, scheduled_ms: Option<u64>) {
         let kept = self.kept_runs();
         let job = self.job.get_or_insert_default();
-        self.restart_pending |= job.run.is_some();
+        let is_in_place_of_another = job.run.is_some();
         job.end(RunResult::Replaced, kept);
         job.run = Some(JobRun { scheduled_ms });
+        if is_in_place_of_another {
+            self.ask_restart();
+        }
         self.finished = None;
     }
 

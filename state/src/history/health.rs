@@ -87,7 +87,7 @@ impl History {
         self.attempts = 0;
         self.keep_backoff(|cause| cause != super::Cause::End);
         if let Some(exit) = ended.filter(|exit| !self.is_counted(exit)) {
-            self.record_exit(record, exit, now, delay);
+            self.record_exit((record, record.restart_pending), exit, now, delay);
         }
     }
 

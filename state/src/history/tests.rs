@@ -437,3 +437,28 @@ fn a_stop_keeps_how_and_when_the_container_ended_and_how_long_it_ran() {
         (Some(exit), Some(Duration::from_secs(60)))
     );
 }
+
+#[test]
+fn a_generation_that_is_gone_back_to_gives_up_its_ports_anew() {
+    let (mut next, former) = (record("a", 1), record("a", 1));
+    next.generation = 2;
+    let update = |stage| {
+        Some(crate::desired::update::Update {
+            stage,
+            is_beside: true,
+            serving: None,
+            former: Box::new(former.clone()),
+        })
+    };
+    use crate::desired::update::UpdateStage::{Switched, Trying};
+    let mut history = History::default();
+    let (instance, seen) = (former.instance(), Seen::default());
+    for (stage, drains) in [(Switched, true), (Trying, false)] {
+        next.update = update(stage);
+        if drains {
+            history.trial.record_connections(instance, Some(3), at(1));
+        }
+        history.record_observation(&next, &seen, at(2), doubling);
+        assert_eq!(history.trial.drain_of(instance).is_some(), drains);
+    }
+}

@@ -87,6 +87,9 @@ impl Trial {
         if seen.instance(record).is_some() || has_failed {
             self.since.get_or_insert(now);
         }
+        // Gone back to, or tried to be replaced again, it has the host ports, and gives them up anew.
+        let serving = record.serving().instance().generation;
+        self.drain = self.drain.filter(|drain| drain.of != serving);
         if let Some(drain) = &mut self.drain {
             let mut ended = record.with_former();
             let ended = ended.find(|record| record.instance().generation == drain.of);

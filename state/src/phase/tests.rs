@@ -302,3 +302,50 @@ fn what_is_being_done_shows_in_the_status_alone() {
         (Status::Failed, Some(Reason::CreateFailed))
     );
 }
+
+#[test]
+fn a_restart_that_its_process_tells_of_is_noted_and_not_done_again() {
+    let mut record = record("a", 1);
+    record.ask_restart();
+    record.ask_restart();
+    never(&mut record);
+    let stage = |record: &Record, (restart, task): (u64, Task)| {
+        let instance = Instance {
+            restart,
+            ..Instance::from(task)
+        };
+        let seen = Seen {
+            instances: [(1, instance)].into(),
+        };
+        let mut history = History::default();
+        history.record_start(BootTime::default());
+        history.record_observation(record, &seen, BootTime::default(), |_| Duration::ZERO);
+        Phase::of(
+            record.id,
+            Some(record),
+            &seen,
+            &history,
+            &Surroundings::NONE,
+        )
+        .stage
+    };
+    assert_eq!(stage(&record, (1, RUNNING)), Stage::RestartRequested);
+    assert_eq!(stage(&record, (1, stopped(0))), Stage::Due);
+    assert_eq!(stage(&record, (1, CREATED)), Stage::Created);
+    // Killed after the label and before the start: nothing ran.
+    assert_eq!(stage(&record, (2, CREATED)), Stage::Created);
+    assert_eq!(stage(&record, (2, Task::Absent)), Stage::Due);
+    // Killed after the start: what ran, ran once.
+    assert_eq!(stage(&record, (2, RUNNING)), Stage::Restarted);
+    assert_eq!(stage(&record, (2, stopped(0))), Stage::Restarted);
+    let mut noted = record.clone();
+    noted.note_restarted(1);
+    assert!(noted.restart_pending, "another was asked for since");
+    noted.note_restarted(2);
+    assert_eq!(stage(&noted, (2, RUNNING)), Stage::Running);
+    let ended = ended(0, Reason::Completed);
+    assert_eq!(stage(&noted, (2, stopped(0))), Stage::Ended(ended));
+    // As an agent of an older version has stored it.
+    record.restarts_asked = 0;
+    assert_eq!(stage(&record, (0, RUNNING)), Stage::RestartRequested);
+}

@@ -62,6 +62,7 @@ pub fn plan(
             | Step::Wait(_)
             | Step::WaitForOthers
             | Step::Conclude
+            | Step::NoteRestart
             | Step::Finish(_)
             | Step::Forget => None,
         };
@@ -100,6 +101,7 @@ fn model(
             };
             let instance = Instance {
                 carries: Some(CarriedSpec::of(record)),
+                restart: record.restarts_asked,
                 ..Instance::from(task)
             };
             seen.instances
@@ -117,6 +119,10 @@ fn model(
             | Step::RollBack(_),
             Some(record),
         ) => update(step, record, seen, history, now),
+        (Step::NoteRestart, Some(record)) => {
+            record.restart_pending = false;
+            history.record_note();
+        }
         (Step::Adjust(instance), Some(record)) => {
             if let Some(instance) = seen.instances.get_mut(&instance.generation) {
                 instance.carries = Some(CarriedSpec::of(record));
@@ -177,6 +183,7 @@ fn update(step: &Step, record: &mut Record, seen: &mut Seen, history: &mut Histo
         | Step::Suspend(_)
         | Step::Stop(_)
         | Step::Remove(_)
+        | Step::NoteRestart
         | Step::Finish(_)
         | Step::Forget => {}
     }

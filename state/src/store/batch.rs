@@ -80,11 +80,6 @@ impl<'a> Batch<'a> {
         self.store.key.node_key()
     }
 
-    /// The store that it is for.
-    pub(super) const fn store(&self) -> &Store {
-        self.store
-    }
-
     /// Contents beside the records.
     pub(super) const fn blobs(&self) -> &Blobs {
         &self.store.blobs
@@ -351,6 +346,7 @@ impl<'a> Batch<'a> {
             priority: deploy.priority,
             removing: false,
             restart_pending: goes_on.is_some_and(|same| same.restart_pending),
+            restarts_asked: goes_on.map_or(0, |same| same.restarts_asked),
             cordoned: before
                 .filter(|before| !before.removing)
                 .map_or(self.desired.marks().cordoned(), |before| before.cordoned),

@@ -98,7 +98,9 @@ fn answered(before: &Record, asked: u64, answer: TagAnswer, is_running: bool) ->
             // The new image has proven nothing yet.
             record.is_proven = false;
             let is_wanted = before.run == RunState::Running && before.finished.is_none();
-            record.restart_pending |= is_running && is_wanted && !before.removing;
+            if is_running && is_wanted && !before.removing {
+                record.ask_restart();
+            }
         }
     }
     record.tag_check = Some(TagCheck {

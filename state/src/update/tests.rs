@@ -126,6 +126,7 @@ impl Node {
         let (pid, since) = (1, Some(self.now));
         let instance = Instance {
             carries: Some(CarriedSpec::of(of)),
+            restart: of.restarts_asked,
             ..Instance::from(Task::Running { pid, since })
         };
         let generation = of.instance().generation;
@@ -170,7 +171,10 @@ impl Node {
             }
             Step::Launch => {
                 self.start(&record);
-                self.record.restart_pending = false;
+                // Now and then the agent is killed before it has noted that.
+                if self.dice.chance(70) {
+                    self.record.note_restarted(record.restarts_asked);
+                }
                 self.history.record_start(self.now);
             }
             Step::Revive(former) => {
@@ -221,6 +225,10 @@ impl Node {
                 }
             }
             Step::Conclude => self.record.update = None,
+            Step::NoteRestart => {
+                let number = record.restarts_asked;
+                self.record.note_restarted(number);
+            }
             Step::RollBack(why) => {
                 let former = &record.update.as_ref().unwrap().former;
                 let is_there = self.seen.instance(former).is_some();
@@ -380,7 +388,7 @@ impl Node {
             }
             // Another agent has started, which looks at the network first.
             8 | 9 => self.repair(),
-            6 if self.dice.chance(30) => self.record.restart_pending = true,
+            6 if self.dice.chance(30) => self.record.ask_restart(),
             7 => self.record.run = RunState::Running,
             _ => {}
         }

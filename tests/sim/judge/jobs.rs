@@ -24,16 +24,22 @@ impl Judge {
         };
         let end = self.now() + takes;
         self.job_ends.insert(name, end);
-        let run = record.job.as_ref().and_then(|job| job.run);
-        let Some(at) = run.and_then(|run| run.scheduled_ms) else {
+        let Some(at) = self.launched_for.remove(&name) else {
             return;
         };
         self.trace(|| format!("{name} runs for {at}"));
-        // A start in place of another run is made again where nobody could note that it was made.
-        let is_again = record.restart_pending;
-        if !self.ran.insert((name, at)) && !is_again {
+        if !self.ran.insert((name, at)) {
             self.broken(format!("{name} was run twice for {at}"));
         }
+    }
+
+    /// Notes for which time a process is to be started. Another may come before it is.
+    pub(super) fn launches_job(&mut self, record: &Record) {
+        let run = record.job.as_ref().and_then(|job| job.run);
+        match run.and_then(|run| run.scheduled_ms) {
+            Some(at) => self.launched_for.insert(record.instance(), at),
+            None => self.launched_for.remove(&record.instance()),
+        };
     }
 
     fn current(&self, name: InstanceName) -> Option<Record> {

@@ -8,6 +8,7 @@ use state::id::{ContainerId, InstanceName};
 
 use super::{DECISION, Judge};
 use crate::bodies::{self, MIN_READY_SECS, RETRIES};
+use crate::verdicts::SAVED_AFTER;
 
 /// Longest time for which nobody may have the host ports although somebody serves: a step that
 /// fails again and again waits minutes.
@@ -24,6 +25,9 @@ pub(super) struct Readiness {
     longest: Duration,
     /// Failures in a row, and the time of the last one that made it unhealthy.
     failures: u32,
+    /// Whether the agent may count failures of the run before: of a process nobody tells its start, and
+    /// that another one was started may be lost.
+    is_mixed: bool,
     unhealthy_at: Option<Duration>,
 }
 
@@ -92,12 +96,25 @@ impl Judge {
         let readiness = self.readiness.entry(name).or_default();
         if works {
             (readiness.failures, readiness.since) = (0, readiness.since.or(Some(now)));
+            readiness.is_mixed = false;
             return;
         }
         readiness.failures += 1;
         if readiness.failures >= RETRIES {
             readiness.longest = readiness.longest.max(ready_for(readiness, now));
             (readiness.since, readiness.unhealthy_at) = (None, Some(now));
+        }
+    }
+
+    /// The agent may have lost of whom it knows which answers.
+    pub(crate) fn mix_answers(&mut self) {
+        let was_disk_bad = self.was_disk_bad;
+        let names: Vec<_> = self.readiness.keys().copied().collect();
+        for name in names {
+            let is_lost = was_disk_bad || !self.is_quiet(name.id, SAVED_AFTER);
+            if let Some(readiness) = self.readiness.get_mut(&name) {
+                readiness.is_mixed |= is_lost;
+            }
         }
     }
 
@@ -115,7 +132,7 @@ impl Judge {
         let Some(readiness) = self.readiness.get(&name) else {
             return false;
         };
-        let is_now = readiness.failures >= RETRIES;
+        let is_now = readiness.failures >= if readiness.is_mixed { 1 } else { RETRIES };
         let was = readiness.unhealthy_at;
         let may_be = is_now || was.is_some_and(|at| self.now() < at + DECISION);
         let record = self.record(name.id);

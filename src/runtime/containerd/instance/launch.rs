@@ -27,7 +27,8 @@ use crate::runtime::engine::{LaunchStage, Sandbox};
 
 impl Instances {
     /// Looks how far the record's instance got. A stopped task is deleted, and so is one that waits to be
-    /// started and was made of something else, as of an image that its tag stood for before.
+    /// started and was made of something else, as of an image that its tag stood for before, or is not
+    /// of the restart that is asked for.
     pub(crate) async fn begin(
         &self,
         record: &Record,
@@ -38,9 +39,10 @@ impl Instances {
         match self.task(instance).await? {
             Task::Running { .. } => return Ok(LaunchStage::Running),
             Task::Created { pid }
-                if container
-                    .as_ref()
-                    .is_some_and(|found| labels::are_made_of(&found.labels, record)) =>
+                if container.as_ref().is_some_and(|found| {
+                    labels::are_made_of(&found.labels, record)
+                        && labels::are_restarted(&found.labels, record)
+                }) =>
             {
                 let spec = container.and_then(|container| container.spec);
                 let spec = spec.map(|spec| spec.value).unwrap_or_default();
@@ -99,6 +101,7 @@ impl Instances {
                 let container = self
                     .with_devices((record, container), sandbox, &values)
                     .await?;
+                let container = self.with_restart(record, container).await?;
                 let parent = container.labels.get(labels::PARENT).cloned();
                 let spec = container.spec.map(|spec| spec.value);
                 (parent.unwrap_or_default(), spec.unwrap_or_default())
@@ -136,6 +139,24 @@ impl Instances {
             hand_over,
             sysctls: IpcSysctls::of(&record.spec, ids),
         })
+    }
+
+    /// A container that exists, with the number of the restart that it is launched for. It has no task
+    /// now: one that a look finds later is of that restart.
+    async fn with_restart(
+        &self,
+        record: &Record,
+        mut container: api::Container,
+    ) -> Result<api::Container, RuntimeError> {
+        if labels::are_restarted(&container.labels, record) {
+            return Ok(container);
+        }
+        container.labels.extend(labels::restart_label(record));
+        let updated = containers::update(&self.client, container.clone()).await;
+        updated.map_err(|error| {
+            error.into_error(Reason::CreateFailed, "change the labels of a container")
+        })?;
+        Ok(container)
     }
 
     /// Makes the directories of volumes where the image has none. Nothing else has the snapshot

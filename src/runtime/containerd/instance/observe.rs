@@ -85,6 +85,7 @@ impl Instances {
             task,
             memory_kills,
             carries: labels::carried(&container.labels),
+            restart: labels::restart(&container.labels),
             image_check: labels::image_check(&container.labels).map(Arc::new),
         }
     }

@@ -24,6 +24,8 @@ const GENERATION: &str = "chas.io/generation";
 const SPEC_HASH: &str = "chas.io/spec-hash";
 /// Digest of the image that the container was made of.
 const IMAGE_DIGEST: &str = "chas.io/image-digest";
+/// Number of the restart after which the container's task was created last.
+const RESTART: &str = "chas.io/restart";
 /// Fingerprints of the keys that signed an image, at its name.
 pub(crate) const SIGNED_BY: &str = "chas.io/signed-by";
 /// HEALTHCHECK of the image that the container was made of, as a check.
@@ -67,6 +69,27 @@ pub(crate) fn carried(labels: &HashMap<String, String>) -> Option<CarriedSpec> {
     })
 }
 
+/// Number of the restart after which the task of a container with these labels was created last; 0:
+/// none.
+pub(crate) fn restart(labels: &HashMap<String, String>) -> u64 {
+    labels
+        .get(RESTART)
+        .and_then(|number| number.parse().ok())
+        .unwrap_or_default()
+}
+
+/// Whether a task that waits to be started was created after the restart that the record asks for, if
+/// it asks for one.
+pub(crate) fn are_restarted(labels: &HashMap<String, String>, record: &Record) -> bool {
+    !record.restart_pending || restart(labels) == record.restarts_asked
+}
+
+/// Label of the restarts that were asked for; none where none were.
+pub(crate) fn restart_label(record: &Record) -> Option<(String, String)> {
+    let number = record.restarts_asked;
+    (number > 0).then(|| (RESTART.to_owned(), number.to_string()))
+}
+
 /// Label for the HEALTHCHECK of an image. `None`: containerd takes none that is so long.
 pub(crate) fn image_check_label(check: &HealthCheck) -> Option<(String, String)> {
     let json = serde_json::to_string(check).ok()?;
@@ -103,6 +126,8 @@ pub(crate) fn brought_up(
 ) -> HashMap<String, String> {
     let (mut record, image) = (record.clone(), labels.get(IMAGE_DIGEST));
     record.image_digest = image.filter(|digest| !digest.is_empty()).cloned();
+    // Its task is the one that it was.
+    record.restarts_asked = restart(labels);
     let stop_signal = labels.get(STOP_SIGNAL).and_then(|name| name.parse().ok());
     let parent = labels.get(PARENT).map(String::as_str).unwrap_or_default();
     let mut all = labels.clone();
@@ -115,6 +140,12 @@ pub(crate) fn brought_up(
 /// `Null`: the labels hold none.
 pub(crate) fn stored_record(labels: &HashMap<String, String>, oci_spec: &[u8]) -> Value {
     let mut record: Value = serde_json::from_str(&record_text(labels)).unwrap_or_default();
+    // No number is given twice.
+    if let Some(record) = record.as_object_mut()
+        && restart(labels) > 0
+    {
+        record.insert("restarts_asked".to_owned(), restart(labels).into());
+    }
     let spec: Value = serde_json::from_slice(oci_spec).unwrap_or_default();
     let variables: HashMap<&str, &str> = spec["process"]["env"]
         .as_array()
@@ -162,6 +193,7 @@ pub(crate) fn for_record(
         record.image_digest.clone().unwrap_or_default(),
     );
     labels.insert(PARENT.to_owned(), parent.to_owned());
+    labels.extend(restart_label(record));
     if let Some(signal) = stop_signal {
         labels.insert(STOP_SIGNAL.to_owned(), String::from(signal));
     }
@@ -331,7 +363,9 @@ mod tests {
             &next,
             &none
         ));
+        next.ask_restart();
         let after = brought_up(&labels, &next);
+        assert_eq!(restart(&after), 0, "its task is the one before");
         let carried = carried(&after).unwrap();
         assert_eq!(
             (carried.generation, &carried.spec_hash),
