@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 use state::chronicle::GENERATIONS_MAX;
@@ -17,6 +17,7 @@ use super::access::Access;
 use super::containers::{awaited, find_managed, replay, wait_for_one};
 use super::error::Problem;
 use super::idempotency::{self, fingerprint};
+use super::push_set::tags;
 use super::query::{Named, Parameters, RawQuery};
 use super::{NodeApi, wire};
 use crate::view::{ManagedView, Naming};
@@ -125,6 +126,7 @@ pub(super) async fn rollback<N: NodeApi>(
         wait_for_one(&parameters, &["running", "ready"])?,
         parameters.timeout()?,
     );
+    let if_match = tags(&headers, &header::IF_MATCH, false)?;
     let key = idempotency::key(&access, &headers)?;
     let id = find_managed(&*node, &access, &name, Naming::Exact)?;
     let asked = json!({"id": id, "generation": generation});
@@ -135,6 +137,7 @@ pub(super) async fn rollback<N: NodeApi>(
     let request = RollbackRequest {
         id,
         generation,
+        if_match,
         keyed,
         by: access.by.to_string(),
     };

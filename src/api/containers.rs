@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use state::desired::answer::{Answer, Outcome};
@@ -148,24 +148,29 @@ pub(super) async fn get<N: NodeApi>(
     access: Access,
     Named(name): Named,
     query: RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Response, Problem> {
     let parameters = Parameters::of(query, &["wait", "generation", "timeout", "reveal"])?;
     let reveals = access.reveals(&parameters)?;
     let (wait, timeout) = (wait_for(&parameters, "applied")?, parameters.timeout()?);
     let generation: Option<u64> = parameters.parsed("generation", "a number")?;
     let found = access.find(&*node, &name, Naming::Loose)?;
     let ContainerView::Managed(found) = found else {
-        return Ok(Json(wire::short(&found)));
+        return Ok(Json(wire::short(&found)).into_response());
     };
-    let shown = |view: &ManagedView| match reveals {
-        true => wire::revealed(view, &node.opened(&view.record)),
-        false => wire::full(view),
+    let shown = |view: &ManagedView| {
+        let body = match reveals {
+            true => wire::revealed(view, &node.opened(&view.record)),
+            false => wire::full(view),
+        };
+        // Of what is asked for, which nothing but a change changes.
+        let tag = [(header::ETAG, format!("\"{}\"", view.record.etag()))];
+        (tag, Json(body)).into_response()
     };
     if reveals {
         node.note_reveal(Some(found.record.name.clone())).await?;
     }
     if !wait {
-        return Ok(Json(shown(&found)));
+        return Ok(shown(&found));
     }
     let id = found.record.id;
     let applied = |view: Option<ManagedView>| match view {
@@ -173,7 +178,7 @@ pub(super) async fn get<N: NodeApi>(
         other => Some(other),
     };
     let view = until(&*node, id, timeout, "applied", applied).await?;
-    Ok(Json(shown(&view.ok_or_else(|| gone(id))?)))
+    Ok(shown(&view.ok_or_else(|| gone(id))?))
 }
 
 pub(super) async fn remove<N: NodeApi>(

@@ -132,7 +132,7 @@ pub(super) async fn put<N: NodeApi>(
 
 /// The tags that a condition names, without their quotes. `None`: there is no condition, or it is
 /// `*`. A weak tag counts only where `weak` ones serve.
-fn tags(
+pub(super) fn tags(
     headers: &HeaderMap,
     name: &HeaderName,
     weak: bool,

@@ -233,6 +233,10 @@ impl NodeApi for Fake {
     ) -> Result<Idempotent<RollbackTarget>, Refusal> {
         self.refused()?;
         let view = self.container(request.id).unwrap();
+        let is_other = |tags: Vec<String>| !tags.contains(&view.record.etag());
+        if request.if_match.is_some_and(is_other) {
+            return Err(Refusal::Unmatched("web has changed".to_owned()));
+        }
         Ok(self.once(request.keyed, || chronicle::target(&view)))
     }
 

@@ -15,7 +15,7 @@ pub(super) fn write(event: &Event) {
     let subject = event.subject.as_ref().map(ToString::to_string);
     let container = subject.as_deref().unwrap_or_default();
     match &event.kind {
-        EventKind::StepFinished { step, took } => finished(container, step, *took),
+        EventKind::StepFinished { step, took } => finished(container, step, *took, message),
         EventKind::StepFailed { step, retry_in } => failed(container, step, *retry_in, event),
         EventKind::TurnExhausted => exhausted(container),
         EventKind::RolledBack { by_hand } => rolled_back(container, *by_hand, message),
@@ -100,9 +100,11 @@ fn ran(container: &str, result: &str) {
     }
 }
 
-fn finished(container: &str, step: &Step, took: Duration) {
+fn finished(container: &str, step: &Step, took: Duration, change: &str) {
     let ms = took.as_millis();
-    if matches!(step, Step::Finish(_) | Step::Forget) {
+    if !change.is_empty() {
+        info!(%container, %step, ms, %change, "step finished");
+    } else if matches!(step, Step::Finish(_) | Step::Forget) {
         debug!(%container, %step, ms, "step finished");
     } else {
         info!(%container, %step, ms, "step finished");

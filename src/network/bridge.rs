@@ -351,11 +351,11 @@ impl NetworkDriver for BridgeNetwork {
         let _shared = self.gate.read().await;
         self.state().forget(instance);
         let name = veth::name(&self.config.bridge, instance);
-        let address = self.hosts.address(instance);
+        let addresses = self.addresses_of(self.hosts.address(instance));
         let withdraw = async {
             self.ports.withdraw(instance).await?;
             // Once nothing leads to it any more: else the next packet makes the flow again.
-            flows::delete_of(instance, address).await
+            flows::delete_of(instance, addresses).await
         };
         let (withdrawn, disconnected) =
             tokio::join!(withdraw, veth::disconnect(self.netns(instance), name));

@@ -289,6 +289,8 @@ pub(super) fn refusal(error: StoreError) -> Refusal {
         | StoreError::NothingToConfirm
         | StoreError::UnkeptGeneration(..)
         | StoreError::NothingBefore(_)
+        | StoreError::UnkeptGood(..)
+        | StoreError::Unopenable(..)
         | StoreError::AlreadyBack(..)
         | StoreError::Changed(..)
         | StoreError::PinnedImage(..)
@@ -298,7 +300,7 @@ pub(super) fn refusal(error: StoreError) -> Refusal {
         | StoreError::Circle(..)
         | StoreError::UnreadableRecord(_) => Refusal::Conflict(text),
         StoreError::Unconfirmed(names) => Refusal::Unconfirmed(names.len(), text),
-        StoreError::Unmatched(_) => Refusal::Unmatched(text),
+        StoreError::Unmatched(_) | StoreError::UnmatchedContainer(..) => Refusal::Unmatched(text),
         StoreError::Denied(_, denials) => Refusal::Denied(denials),
         StoreError::KeyReused => Refusal::Reused(text),
         StoreError::Several(refused) => several(refused, text),

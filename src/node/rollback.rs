@@ -63,7 +63,13 @@ impl AgentNode {
             before @ Idempotent::Before(_) => return Ok(before),
         };
         let record = &*target.record;
-        let is_there = target.is_there || self.has_instance(record.instance(), id);
+        // An instance that goes on may be of another image: its tag moved since.
+        let desired = self.writer.store().desired();
+        let has_other_image = desired.get(id).is_some_and(|present| {
+            present.instance() == record.instance() && present.image_digest != record.image_digest
+        });
+        let has_instance = self.has_instance(record.instance(), id) && !has_other_image;
+        let is_there = target.is_there || has_instance;
         if let (false, Some(images), Some(digest)) = (is_there, &self.images, &record.image_digest)
         {
             let reference = &record.spec.image;

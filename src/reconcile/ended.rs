@@ -35,6 +35,28 @@ pub(super) fn exited(is_asked_for: bool, exit: &Exit, history: &History, next: &
     }
 }
 
+/// The end of the generation before as an event, where a look found that it ended while it serves.
+/// `last`: its end that was known before.
+pub(super) fn former_exited(
+    record: Option<&Record>,
+    last: Option<&Exit>,
+    history: &History,
+) -> Option<Event> {
+    let serving = record.filter(|record| record.stands_back())?.serving();
+    let exit = history.trial.former.last_exit.as_ref()?;
+    if last.is_some_and(|last| last.is_same_end(exit)) {
+        return None;
+    }
+    let event = Event::from(EventKind::ContainerExited {
+        code: exit.code,
+        signal: exit.signal(),
+    });
+    let generation = serving.generation;
+    let message =
+        format!("generation {generation} ended, which serves while the next one is tried");
+    Some(event.because(exit.reason()).saying(message))
+}
+
 #[cfg(test)]
 mod tests {
     use state::history::Backoff;

@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 use super::Reconciler;
 use super::delays::attempt_delay;
 use super::effects::{kind_of, record_done, restart_delay};
-use super::ended::{exited, is_to_end};
+use super::ended::{exited, former_exited, is_to_end};
 use super::execute::Undone;
+use super::update::change_of;
 use crate::cause;
 use crate::runtime::{Runtime, RuntimeError};
 
@@ -175,7 +176,10 @@ impl<R: Runtime> Reconciler<R> {
     /// Takes in a look, and decides on the next step.
     fn decide(&self, id: ContainerId, record: Option<&Record>, seen: &Seen, now: BootTime) -> Step {
         // Two lost tasks in a row are told apart only by their number.
-        let ends = |history: &History| (history.last_exit.clone(), history.exits);
+        let ends = |history: &History| {
+            let former = history.trial.former.last_exit.clone();
+            (history.last_exit.clone(), history.exits, former)
+        };
         let (before, history, kills, is_newly_unresponsive) = self.board.update(id, |known| {
             let before = ends(&known.history);
             let was_unresponsive = known.seen.is_unresponsive();
@@ -213,7 +217,9 @@ impl<R: Runtime> Reconciler<R> {
         let is_news = before.0 != after.0 || before.1 < after.1;
         let ended = after.0.filter(|_| is_news);
         let exited = ended.map(|exit| exited(is_to_end(record), &exit, &history, &next));
-        for event in news(kills, is_newly_unresponsive, exited) {
+        let former = former_exited(record, before.2.as_ref(), &history);
+        let news = news(kills, is_newly_unresponsive, exited);
+        for event in former.into_iter().chain(news) {
             let subject = EventSubject::new(id, record);
             self.journal.record(event.about(subject));
         }
@@ -279,8 +285,10 @@ impl<R: Runtime> Reconciler<R> {
         }
         match result {
             Ok(_) => {
-                let finished = EventKind::StepFinished { step: next, took };
-                self.journal.record(Event::from(finished).about(subject));
+                let told = record.and_then(|record| change_of(record, &next));
+                let mut finished = Event::from(EventKind::StepFinished { step: next, took });
+                finished.message = told;
+                self.journal.record(finished.about(subject));
                 AfterStep::Look
             }
             Err(undone) => self.failed(subject, (next, cause), undone, now),

@@ -164,6 +164,36 @@ impl<R: Runtime> Reconciler<R> {
     }
 }
 
+/// Both generations of a step by which one takes the place of the other, as a sentence. `None`: it is
+/// another step.
+pub(super) fn change_of(record: &Record, step: &Step) -> Option<String> {
+    let former = &record.update.as_ref()?.former;
+    let (to, from) = match step {
+        Step::Switch | Step::Conclude => (record, &**former),
+        Step::GiveBack(_) => (&**former, record),
+        Step::Settled
+        | Step::Wait(_)
+        | Step::WaitForOthers
+        | Step::Pull
+        | Step::Adjust(_)
+        | Step::Launch
+        | Step::Revive(_)
+        | Step::HandOver(_)
+        | Step::Signal(_)
+        | Step::RollBack(_)
+        | Step::Stop(_)
+        | Step::Suspend(_)
+        | Step::Remove(_)
+        | Step::Finish(_)
+        | Step::Forget => return None,
+    };
+    let named = |record: &Record| {
+        let digest = record.image_digest.as_deref().unwrap_or("no digest");
+        format!("generation {} ({digest})", record.generation)
+    };
+    Some(format!("{} in the place of {}", named(to), named(from)))
+}
+
 /// The record with its image named by its digest. `None`: it has none.
 fn pinned(record: &Record) -> Option<Record> {
     let (image, digest) = (&record.spec.image, record.image_digest.as_ref()?);

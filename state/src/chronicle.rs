@@ -259,6 +259,27 @@ pub fn last_good<'a>(chapters: &'a [Chapter], present: &Record) -> Option<&'a Ch
         .or_else(|| newest(|record, _| record.is_proven))
 }
 
+/// A generation after `good` that worked and is not kept, so that nobody can go back to it. `None`: there
+/// is none. One with the body that is there now is none to go back to.
+#[must_use]
+pub fn unkept_good(chapters: &[Chapter], present: &Record, good: u64) -> Option<u64> {
+    let later = chapters
+        .iter()
+        .filter(|chapter| (good + 1..present.generation).contains(&chapter.generation));
+    let unkept = later.filter(|chapter| {
+        let end = chapter.end.as_deref();
+        end.is_some_and(|end| {
+            end.record.is_none()
+                && matches!(
+                    end.result,
+                    ChapterResult::RanWell | ChapterResult::Completed
+                )
+                && end.spec_hash != present.spec_hash
+        })
+    });
+    unkept.map(|chapter| chapter.generation).max()
+}
+
 const fn has_worked(result: ChapterResult) -> bool {
     matches!(
         result,

@@ -191,6 +191,12 @@ impl Record {
         !self.removing && self.assignment == *assignment && self.spec.can_become(next)
     }
 
+    /// `ETag` of the container (RFC 9110, 8.8.3) without its quotes: each generation has another one.
+    #[must_use]
+    pub fn etag(&self) -> String {
+        format!("{}-{}", self.id, self.generation)
+    }
+
     /// The name of this record's instance in the runtime.
     #[must_use]
     pub const fn instance(&self) -> InstanceName {

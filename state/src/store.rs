@@ -316,6 +316,7 @@ impl Store {
         {
             tracing::debug!(%error, "reserve not made, retrying");
         }
+        self.sweep_chronicles_in(&files);
         drop(files);
         if let Err(error) = self.seal_stored() {
             tracing::warn!(%error, "stored values not sealed, retrying");

@@ -28,6 +28,9 @@ mod contract;
 mod cycles;
 
 #[cfg(test)]
+mod examples;
+
+#[cfg(test)]
 mod health;
 
 #[cfg(test)]

@@ -13,6 +13,7 @@ use chas_node_agent::writer::Writer;
 use serde_json::json;
 use state::assign::QuietNetwork;
 use state::desired::Owner;
+use state::policy::Policy;
 use state::store::{Limits, Store};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -56,6 +57,9 @@ async fn probes_cost_little() {
         disk: state::store::sound_disk,
     };
     let store = Arc::new(Store::open(directory.path(), limits).unwrap());
+    let mut policy = Policy::default();
+    policy.node.host_network = true;
+    store.set_policy(policy);
     let (metrics, tracker, stop) = (Metrics::new(), TaskTracker::new(), CancellationToken::new());
     let journal = Journal::new(metrics.clone());
     let writer = Writer::new(Arc::clone(&store), journal.clone(), tracker.clone());

@@ -21,6 +21,7 @@ mod offline;
 mod ready;
 mod rollback;
 mod silence;
+mod tools;
 
 /// Kills of the agent; all that must be shown takes 50.
 fn kills() -> u64 {

@@ -7,6 +7,7 @@ use state::reason::Reason;
 use state::status::Status;
 use state::store::RollbackTarget;
 
+use super::push_set::with;
 use super::{Fake, Refusal, ask, get, named, problem, view};
 use crate::view::{ChronicleView, ManagedView};
 
@@ -78,6 +79,19 @@ async fn the_generations_are_told_with_who_what_and_how_it_went() {
     problem(&missing, 404, "none");
     let wrong = get(&node, "/containers/web/history?limit=1").await;
     problem(&wrong, 400, "limit");
+}
+
+#[tokio::test]
+async fn a_way_back_may_be_bound_to_the_generation_that_was_looked_at() {
+    let node = Fake::new(vec![view(&named("web", 0xabc), Status::Running)]);
+    let shown = get(&node, "/containers/web").await;
+    let tag = shown.headers["etag"].to_str().unwrap().to_owned();
+    let path = "/containers/web/rollback";
+    let back =
+        async |tag: &str| with(&node, "POST", path, &[("if-match", tag)], String::new()).await;
+    assert_eq!(back(&tag).await.status, 202);
+    problem(&back("\"000000000abc-9\"").await, 412, "web has changed");
+    problem(&back("3").await, 400, "if-match");
 }
 
 #[tokio::test]

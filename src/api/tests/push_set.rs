@@ -13,7 +13,7 @@ use crate::api::{NodeApi as _, Refusal};
 
 const PATH: &str = "/desired-state";
 
-async fn with(
+pub(super) async fn with(
     node: &std::sync::Arc<Fake>,
     method: &str,
     path: &str,

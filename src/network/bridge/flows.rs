@@ -1,6 +1,6 @@
 //! Flows that the kernel has decided on, and that lead elsewhere by now.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 
 use state::id::InstanceName;
 
@@ -30,22 +30,24 @@ pub(super) async fn delete_stale(
     .await
 }
 
-/// Deletes the kernel's flows to an instance that is gone.
+/// Deletes the kernel's flows to and from an instance that is gone, at each of its addresses.
 pub(super) async fn delete_of(
     instance: InstanceName,
-    address: Option<Ipv4Addr>,
+    addresses: Vec<IpAddr>,
 ) -> Result<(), NetworkError> {
-    let Some(address) = address else {
+    if addresses.is_empty() {
         return Ok(());
-    };
+    }
     blocking(move || {
-        match conntrack::delete_of(address) {
-            Ok(0) => {}
-            Ok(flows) => tracing::debug!(%instance, flows, "flows to an ended instance deleted"),
-            Err(error) => tracing::warn!(
-                %instance, %error,
-                "flows to an ended instance not deleted; its clients may wait for their own timeouts"
-            ),
+        for address in addresses {
+            match conntrack::delete_of(address) {
+                Ok(0) => {}
+                Ok(flows) => tracing::debug!(%instance, flows, "flows of an ended instance deleted"),
+                Err(error) => tracing::warn!(
+                    %instance, %address, %error,
+                    "flows of an ended instance not deleted; its clients may wait for their own timeouts"
+                ),
+            }
         }
         Ok(())
     })

@@ -5,7 +5,7 @@
 //! follow from the assigned ones, and both sides know them for good. So a container cannot stand in for
 //! another, nor for a router, and packets between containers all come to the host's rules.
 
-use std::net::{Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use state::alarm::Alarm;
@@ -35,6 +35,16 @@ impl BridgeNetwork {
     /// Address of a container in that subnet, beside its IPv4 one.
     pub(super) fn address6(&self, address: Ipv4Addr) -> Option<Ipv6Addr> {
         self.subnet6()?.of(self.config.subnet, address)
+    }
+
+    /// Addresses of a container, of both families.
+    pub(super) fn addresses_of(&self, address: Option<Ipv4Addr>) -> Vec<IpAddr> {
+        let address6 = address.and_then(|address| self.address6(address));
+        let address = address.map(IpAddr::V4);
+        address
+            .into_iter()
+            .chain(address6.map(IpAddr::V6))
+            .collect()
     }
 
     /// Gives the bridge IPv6 if it is configured, or finds that the host cannot have it; that is told by

@@ -80,6 +80,11 @@ impl<'a> Batch<'a> {
         self.store.key.node_key()
     }
 
+    /// The store that it is for.
+    pub(super) const fn store(&self) -> &Store {
+        self.store
+    }
+
     /// Contents beside the records.
     pub(super) const fn blobs(&self) -> &Blobs {
         &self.store.blobs

@@ -64,7 +64,12 @@ impl Store {
             return Some(known.clone());
         }
         let (disk, mut used) = (files.disk()?, BTreeSet::new());
+        let desired = self.desired();
+        let is_gone = |id| !desired.may_lack_records() && is_gone(&desired, id);
         for (id, generation) in disk.chronicled(None) {
+            if is_gone(id) {
+                continue;
+            }
             let chapter = disk.chapter(id, generation);
             let record = chapter.as_ref().and_then(past).map(|(_, record)| record);
             let files = record.into_iter().flat_map(|record| &record.spec.files);
@@ -76,21 +81,32 @@ impl Store {
 
     /// Removes chronicles of containers that are gone: a kill, or a full disk, may have left them.
     pub(super) fn sweep_chronicles(&self) {
-        let files = lock(&self.files);
+        self.sweep_chronicles_in(&lock(&self.files));
+    }
+
+    /// The same, where the files are held.
+    pub(super) fn sweep_chronicles_in(&self, files: &StoreFiles) {
         let desired = self.desired();
         let Some(disk) = files.disk().filter(|_| !desired.may_lack_records()) else {
             return;
         };
-        let is_gone = |id: ContainerId| desired.get(id).is_none() && !desired.is_unreadable(id);
         let kept = disk.chronicled(None).into_iter();
-        let gone = kept.filter(|(id, _)| is_gone(*id));
+        let gone = kept.filter(|(id, _)| is_gone(&desired, *id));
         let removed: Vec<_> = gone
             .map(|(id, generation)| (id, generation, None))
             .collect();
+        if removed.is_empty() {
+            return;
+        }
+        *lock(&self.past_blobs) = None;
         if let Err(error) = disk.write_chapters(&files.dir, &removed) {
             tracing::debug!(%error, "chronicles of removed containers left");
         }
     }
+}
+
+fn is_gone(desired: &Desired, id: ContainerId) -> bool {
+    desired.get(id).is_none() && !desired.is_unreadable(id)
 }
 
 /// The files, if they are open.

@@ -32,6 +32,9 @@ pub enum StoreError {
     /// The set has another `ETag` than the request expects.
     #[error("the set has changed: its ETag is \"{0}\" now; read it again before replacing it")]
     Unmatched(String),
+    /// The container has another `ETag` than the request expects.
+    #[error("{0} has changed: its ETag is \"{1}\" now; look at it, and ask again")]
+    UnmatchedContainer(ContainerName, String),
     /// The `Idempotency-Key` came with another request before.
     #[error("the Idempotency-Key was used for another request; take another key")]
     KeyReused,
@@ -65,10 +68,20 @@ pub enum StoreError {
          large to be kept; deploy it again"
     )]
     UnkeptGeneration(ContainerName, u64),
+    /// A later generation than the one that would be gone back to ran well, and cannot be had: that
+    /// one, and the one before it that can.
+    #[error(
+        "generation {1} of {0} is the last that worked, and it was not kept (the disk had no room, or its \
+         body was too large); generation {2} before it was: name it by ?generation={2}, or deploy a body"
+    )]
+    UnkeptGood(ContainerName, u64, u64),
+    /// Values of the generation that is gone back to cannot be opened (its number, and why).
+    #[error("generation {1} of {0} cannot be gone back to, and what runs stays: {2}")]
+    Unopenable(ContainerName, u64, String),
     /// No generation before is worth going back to.
     #[error(
         "{0} has no generation before that ran and was not given up; name one by ?generation=N \
-         (see GET /containers/{0}/history), or deploy another body"
+         (see GET /containers/{0}/history), or deploy another body; a tag that moved makes no generation"
     )]
     NothingBefore(ContainerName),
     /// The container is what it went back to; generation that was given up.

@@ -7,7 +7,7 @@ use super::batch::Batch;
 use super::chronicle::{chapters_of, opened};
 use super::push::before as answered;
 use super::{Accepted, Idempotent, Store, StoreError, lock};
-use crate::chronicle::{is_same, last_good, past};
+use crate::chronicle::{is_same, last_good, past, unkept_good};
 use crate::desired::answer::Outcome;
 use crate::desired::rolled_back::RolledBack;
 use crate::desired::set::DesiredChange;
@@ -26,6 +26,8 @@ pub struct RollbackRequest {
     pub id: ContainerId,
     /// Generation to go back to. `None`: the last good one.
     pub generation: Option<u64>,
+    /// `ETag`s ([`Record::etag`]) of which the container must have one now. `None`: any.
+    pub if_match: Option<Vec<String>>,
     /// The request's `Idempotency-Key`, if it has one.
     pub keyed: Option<Keyed>,
     /// Caller, for showing.
@@ -57,8 +59,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Removing`], [`StoreError::Uncertain`],
     /// [`StoreError::UnknownGeneration`], [`StoreError::UnkeptGeneration`],
-    /// [`StoreError::NothingBefore`], [`StoreError::AlreadyBack`], [`StoreError::KeyReused`],
-    /// [`StoreError::Disk`].
+    /// [`StoreError::NothingBefore`], [`StoreError::UnkeptGood`], [`StoreError::AlreadyBack`],
+    /// [`StoreError::UnmatchedContainer`], [`StoreError::KeyReused`], [`StoreError::Disk`].
     pub fn rollback_target(
         &self,
         request: &RollbackRequest,
@@ -73,6 +75,11 @@ impl Store {
         }
         let present = desired.get(request.id);
         let present = present.ok_or(StoreError::NotFound(request.id))?;
+        let tags = request.if_match.as_ref();
+        if tags.is_some_and(|tags| !tags.contains(&present.etag())) {
+            let (name, now) = (present.name.clone(), present.etag());
+            return Err(StoreError::UnmatchedContainer(name, now));
+        }
         if present.removing {
             return Err(StoreError::Removing(present.name.clone()));
         }
@@ -112,7 +119,10 @@ impl Store {
         let Some(wanted) = wanted else {
             let good = last_good(&chapters, present).and_then(past);
             let (_, record) = good.ok_or_else(|| StoreError::NothingBefore(name()))?;
-            return Ok(record.clone());
+            return match unkept_good(&chapters, present, record.generation) {
+                Some(unkept) => Err(StoreError::UnkeptGood(name(), unkept, record.generation)),
+                None => Ok(record.clone()),
+            };
         };
         let chapter = chapters.iter().find(|of| of.generation == wanted);
         let chapter = chapter.ok_or_else(|| StoreError::UnknownGeneration(name(), wanted))?;
@@ -126,7 +136,8 @@ impl Store {
     /// instance of the generation before exists. `now_ms` is the wall time, for showing.
     ///
     /// # Errors
-    /// [`StoreError::Changed`], [`StoreError::KeyReused`], and those of a deploy.
+    /// [`StoreError::Changed`], [`StoreError::KeyReused`], [`StoreError::Unopenable`], and those of a
+    /// deploy.
     pub fn go_back(
         &self,
         request: &RollbackRequest,
@@ -213,6 +224,13 @@ impl Batch<'_> {
                 self.again(before, past, given_up)?
             }
         };
+        // Nothing is given up for what cannot be started. What is there has its values.
+        if !(is_former && is_former_there) {
+            let unopenable = |failure: Failure| {
+                StoreError::Unopenable(before.name.clone(), past.generation, failure.message)
+            };
+            self.store().openable(&record).map_err(unopenable)?;
+        }
         self.apply([DesiredChange::Put(Box::new(record.clone()))]);
         Ok(Arc::new(record))
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use chas_node_agent::network::NetworkDriver as _;
-use state::spec::Protocol::Tcp;
+use state::spec::Protocol::{Tcp, Udp};
 use tokio::task::JoinSet;
 
 use super::LOCALHOST;
@@ -211,6 +211,35 @@ fn a_detached_container_leaves_nothing() {
             "! ip link show {0} && ! nft list table ip {0}",
             host.bridge()
         ));
+    });
+}
+
+#[test]
+fn no_flow_of_a_detached_container_is_left_for_the_next_one_at_its_address() {
+    on_a_private_host("flows", async |host| {
+        let net = host.network().await;
+        let ports = vec![binding(Udp, 18081, 53), binding(Tcp, 18080, 80)];
+        let web = host.attach(&net, 1, 2, ports).await.unwrap();
+        let other = host.outside().udp(5300);
+        let servers = [Server::udp(&web.netns, 53), Server::tcp(&web.netns, 80)];
+        assert!(lab::in_netns(&web.netns, || lab::ask_udp(lab::OUTSIDE, 5300)).is_ok());
+        let asked = host.outside().run(|| {
+            let udp = lab::ask_udp(lab::HOST_LAN, 18081);
+            udp.is_ok() && ask_tcp(lab::HOST_LAN, 18080).is_ok()
+        });
+        assert!(asked);
+        let address = format!("={} ", host.address(2));
+        // The table of the calling thread's netns.
+        let flows = || {
+            let all = std::fs::read_to_string("/proc/thread-self/net/nf_conntrack").unwrap();
+            let of_it = all.lines().filter(|line| line.contains(&address));
+            of_it.map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert!(flows().len() >= 3, "{:#?}", flows());
+        drop(servers);
+        net.detach(instance(1)).await.unwrap();
+        assert_eq!(flows(), Vec::<String>::new());
+        drop(other);
     });
 }
 

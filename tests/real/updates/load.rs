@@ -27,25 +27,25 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// The `stop.timeout` of every generation, which connections that are kept make each update take.
 const GRACE: Duration = Duration::from_secs(2);
 /// Addresses of the host and of the other host on the link between them.
-const HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
-const OTHER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
+pub(super) const HOST: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 1);
+pub(super) const OTHER: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 2);
 
 /// Updates under load; all that must be shown takes 200.
-fn updates() -> u64 {
+pub(super) fn updates() -> u64 {
     count("CHAS_TEST_UPDATES", 3)
 }
 
 /// A place from which requests are sent.
 #[derive(Clone)]
-struct Place {
-    name: &'static str,
+pub(super) struct Place {
+    pub(super) name: &'static str,
     /// Where the server is asked: by its port on the host, or by its name, which the hosts file of this process has.
-    at: Result<SocketAddr, u32>,
+    pub(super) at: Result<SocketAddr, u32>,
     netns: Option<Arc<File>>,
 }
 
 impl Place {
-    fn enter(&self) {
+    pub(super) fn enter(&self) {
         if let Some(netns) = &self.netns {
             move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
         }
@@ -222,7 +222,7 @@ fn idle(places: &[Place]) -> Vec<(TcpStream, String)> {
     connected.collect()
 }
 
-fn body(stand: &Stand, version: u64) -> Value {
+pub(super) fn body(stand: &Stand, version: u64) -> Value {
     stand.web(
         "web",
         &json!({"image": stand.image("serve:1"), "command": ["/serve"], "environment": {"VERSION": version.to_string()},
@@ -232,7 +232,7 @@ fn body(stand: &Stand, version: u64) -> Value {
     )
 }
 
-async fn push_server(stand: &Stand) {
+pub(super) async fn push_server(stand: &Stand) {
     let directory = tempfile::tempdir().unwrap();
     let [source, program] = ["serve.c", "serve"].map(|name| directory.path().join(name));
     std::fs::write(&source, include_str!("serve.c")).unwrap();
@@ -245,7 +245,7 @@ async fn push_server(stand: &Stand) {
 }
 
 /// The places, once the server is served at each.
-async fn places(stand: &Stand, shown: &Value, other: &Outside) -> Vec<Place> {
+pub(super) async fn places(stand: &Stand, shown: &Value, other: &Outside) -> Vec<Place> {
     let port = shown["ports"][0]["host"].as_u64().unwrap();
     let port = u16::try_from(port).unwrap();
     let neighbour = stand.script("neighbour", "sleep 100000 & wait", &json!({}));

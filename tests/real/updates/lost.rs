@@ -97,3 +97,38 @@ async fn what_serves_comes_back_with_its_own_image_although_that_was_lost_and_it
     );
     stand.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_serves_and_ends_while_the_next_one_is_tried_is_told_and_started_again() {
+    let stand = Stand::new().await;
+    let before = trying(&stand, &json!({})).await;
+    let instance = |generation| format!("{}-{generation}", before["id"].as_str().unwrap());
+    eventually("both run", async || {
+        let tasks = stand.bed.ctr(&["tasks", "ls"]);
+        tasks.matches("RUNNING").count() == 2
+    })
+    .await;
+    stand
+        .bed
+        .ctr(&["tasks", "kill", "--signal", "9", &instance(1)]);
+    let line = |part: &str| {
+        let log = stand.agent.log();
+        log.lines()
+            .find(|line| line.contains(part))
+            .map(str::to_owned)
+    };
+    let told = "generation 1 ended, which serves";
+    eventually("it is told", async || line(told).is_some()).await;
+    assert!(line(told).unwrap().contains("exit_code=137"));
+    eventually("it serves again", async || serves(&before).await).await;
+    assert_eq!(shown(&stand).await["applied_generation"], 1);
+    let next = json!({"environment": {"VERSION": "2"}});
+    let (_, told) = stand.agent.deploy(&web(&stand, 2, &next)).await;
+    let generation = told["generation"].as_u64().unwrap();
+    updated(&stand, generation).await;
+    let digest = before["image_digest"].as_str().unwrap();
+    let change =
+        format!("generation {generation} ({digest}) in the place of generation 1 ({digest})");
+    assert!(line(&change).is_some(), "{change}");
+    stand.end().await;
+}

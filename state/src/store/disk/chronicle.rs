@@ -62,17 +62,24 @@ impl Disk {
     }
 
     /// Writes chapters, which are on the disk with the next sync. Where the disk has little room
-    /// nothing is written: a gap in a chronicle is no reason to refuse a change.
+    /// nothing is written but removals, which make room: a gap in a chronicle is no reason to refuse a
+    /// change.
     pub(in crate::store) fn write_chapters(
         &self,
         dir: &StateDir,
         changes: &[ChapterChange],
     ) -> Result<(), DiskError> {
-        if changes.is_empty() || !has_room(dir) {
+        let is_removal = |(_, _, chapter): &&ChapterChange| chapter.is_none();
+        let writes_all = changes.iter().all(|change| is_removal(&change)) || has_room(dir);
+        let written = changes
+            .iter()
+            .filter(|change| writes_all || is_removal(change));
+        let written: Vec<_> = written.collect();
+        if written.is_empty() {
             return Ok(());
         }
         let mut batch = sled::Batch::default();
-        for (id, generation, chapter) in changes {
+        for (id, generation, chapter) in written {
             let key = key(*id, *generation);
             // A chapter is made of texts and numbers, which JSON always takes.
             match chapter.as_ref().and_then(|of| serde_json::to_vec(of).ok()) {

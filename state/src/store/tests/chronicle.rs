@@ -51,6 +51,7 @@ pub(super) fn request(id: ContainerId, generation: Option<u64>) -> RollbackReque
     RollbackRequest {
         id,
         generation,
+        if_match: None,
         keyed: None,
         by: "root".to_owned(),
     }
@@ -225,6 +226,50 @@ fn a_full_disk_refuses_a_way_back_as_a_deploy_and_a_nearly_full_one_leaves_a_gap
             .map(|of| &of.end)
     };
     assert_eq!(end(2), Some(&None), "nobody could note it");
+    drop(store);
+}
+
+#[test]
+fn a_disk_with_little_room_is_given_back_what_a_removal_leaves() {
+    let Some(disk) = room::SmallDisk::mount(c"size=16m") else {
+        assert!(!rustix::process::geteuid().is_root(), "root mounts it");
+        return;
+    };
+    let store = with_key(&disk.path().join("state"));
+    store.tend();
+    let id = run(&store, &body(1), true).id;
+    run(&store, &body(2), false);
+    let left = || {
+        let files = lock(&store.files);
+        files.disk().unwrap().chronicled(None).len()
+    };
+    assert_eq!(left(), 2);
+    let free = rustix::fs::statvfs(disk.path()).unwrap();
+    let free = usize::try_from(free.f_bavail * free.f_frsize).unwrap();
+    std::fs::write(disk.path().join("fill"), vec![0_u8; free - (6 << 20)]).unwrap();
+    store.order(id, Order::Remove).unwrap();
+    let files = store.blobs_of_chronicles();
+    store.forget(id).unwrap();
+    assert_eq!((left(), files.is_some()), (0, true));
+    // What was left by a kill goes without a restart.
+    let of = Chapter {
+        generation: 1,
+        ..Default::default()
+    };
+    {
+        let files = lock(&store.files);
+        std::fs::remove_file(disk.path().join("fill")).unwrap();
+        let chapter = (ContainerId::from_bits(77), 1, Some(of));
+        files
+            .disk()
+            .unwrap()
+            .write_chapters(&files.dir, &[chapter])
+            .unwrap();
+    }
+    assert_eq!(left(), 1);
+    store.adopt(&[]).unwrap();
+    store.tend();
+    assert_eq!(left(), 0);
     drop(store);
 }
 

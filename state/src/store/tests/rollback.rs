@@ -280,3 +280,69 @@ fn who_asks_twice_while_the_good_one_is_tried_does_not_get_the_bad_one_back() {
     let record = back(&store, id, Some(2)).unwrap().record;
     assert_eq!(record.spec.args, Some(vec!["2".to_owned()]));
 }
+
+#[test]
+fn who_looked_at_another_generation_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = with_key(directory.path());
+    let looked_at = run(&store, &body(1), true);
+    let id = looked_at.id;
+    run(&store, &body(2), true);
+    let asked = |tag: String| RollbackRequest {
+        if_match: Some(vec!["another".to_owned(), tag]),
+        ..request(id, Some(1))
+    };
+    let refused = store.rollback_target(&asked(looked_at.etag()));
+    assert!(
+        matches!(&refused, Err(StoreError::UnmatchedContainer(_, now)) if *now == format!("{id}-2")),
+        "{refused:?}"
+    );
+    assert!(store.rollback_target(&asked(format!("{id}-2"))).is_ok());
+}
+
+#[test]
+fn nothing_is_given_up_for_values_that_cannot_be_opened() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = with_key(directory.path());
+    let with_file = |version: u64| {
+        let mut body = body(version);
+        body["files"] = json!([{"path": "/a", "content": version.to_string()}]);
+        body
+    };
+    let id = run(&store, &with_file(1), true).id;
+    let before = run(&store, &with_file(2), false);
+    let of_first = store.chronicle(id).unwrap();
+    let record = of_first[1].end.as_ref().unwrap().record.clone().unwrap();
+    let tag = record.spec.files[0].tag.clone().unwrap();
+    let kept = directory.path().join("blobs").join(tag.to_string());
+    let bytes = std::fs::read(&kept).unwrap();
+    std::fs::remove_file(&kept).unwrap();
+    let refused = back(&store, id, None);
+    assert!(
+        matches!(&refused, Err(StoreError::Unopenable(_, 1, _))),
+        "{refused:?}"
+    );
+    assert_eq!(*store.desired().get(id).unwrap(), before);
+    std::fs::write(&kept, bytes).unwrap();
+    assert_eq!(back(&store, id, None).unwrap().record.generation, 3);
+}
+
+#[test]
+fn a_good_one_that_was_not_kept_is_passed_over_by_nobody_unasked() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = with_key(directory.path());
+    let id = run(&store, &body(1), true).id;
+    let mut large = body(2);
+    large["environment"] = (0..9)
+        .map(|n| (format!("V{n}"), json!("x".repeat(9000))))
+        .collect::<serde_json::Map<_, _>>()
+        .into();
+    run(&store, &large, true);
+    run(&store, &body(3), false);
+    let refused = back(&store, id, None);
+    assert!(
+        matches!(&refused, Err(StoreError::UnkeptGood(_, 2, 1))),
+        "{refused:?}"
+    );
+    assert_eq!(back(&store, id, Some(1)).unwrap().record.generation, 4);
+}
