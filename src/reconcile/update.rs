@@ -184,6 +184,7 @@ pub(super) fn change_of(record: &Record, step: &Step) -> Option<String> {
         | Step::Stop(_)
         | Step::Suspend(_)
         | Step::Remove(_)
+        | Step::NoteRestart
         | Step::Finish(_)
         | Step::Forget => return None,
     };
