@@ -11,6 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use self::clients::ClientWatch;
 use self::doors::Doors;
+use self::events::KeptFeed;
 use self::rooms::Rooms;
 use self::tls::TlsWatch;
 use crate::api::listener::TlsInForce;
@@ -21,6 +22,7 @@ use crate::{notify, shutdown, signals};
 mod clients;
 mod confinement;
 mod doors;
+mod events;
 mod first_token;
 mod host_paths;
 mod inherited;
@@ -63,7 +65,9 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     })
     .context("signals cannot be caught")?;
     let clients = ClientList::default();
-    let rooms = Rooms::build(&config, (token.clone(), clients.clone()), &stop, &tracker).await?;
+    let kept = KeptFeed::open(&config).await;
+    let (callers, feed) = ((token.clone(), clients.clone()), kept.feed.clone());
+    let rooms = Rooms::build(&config, callers, feed, &stop, &tracker).await?;
     let mut watch = ClientWatch::new(clients, rooms.journal());
     watch.look(&config).await;
     let (watching, watched) = (watch.run(config.clone(), clients_due), stop.clone());
@@ -80,6 +84,7 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     let doors = Doors::open(&config, given, (token, tls), rooms.journal()).await;
     announce(&config);
     rooms.watch_policy(&config, policy_due, &stop, &tracker);
+    events::tell_of_life(rooms.journal(), stop.clone(), &tracker);
     let router = rooms.start(&config, &stop, &tracker);
     notify::ready();
     doors.serve(router, stop.clone()).await;
@@ -89,6 +94,7 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     if tokio::time::timeout(DRAIN, tracker.wait()).await.is_err() {
         tracing::warn!("shutdown timed out; unfinished work is left to the next start");
     }
+    kept.end().await;
     Ok(())
 }
 

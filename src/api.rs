@@ -28,6 +28,7 @@ use state::store::{
 use tokio::sync::watch;
 
 use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
+use crate::feed::EventFeed;
 use crate::metrics::Metrics;
 use crate::view::{
     CapacityView, ChronicleView, ContainerView, DeployedView, ExplanationView, FindError,
@@ -44,6 +45,7 @@ mod chronicle;
 mod clients;
 mod containers;
 pub(crate) mod error;
+mod events;
 mod exec;
 mod explain;
 mod files;
@@ -66,6 +68,7 @@ mod stats;
 pub(crate) mod tests;
 mod version;
 mod volumes;
+mod watchers;
 mod wire;
 
 pub(crate) use auth::{CallerToken, Gate};
@@ -75,7 +78,7 @@ pub(crate) use files::NodeFiles;
 #[cfg(any(test, fuzzing))]
 pub(crate) use json::parse as parse_body;
 pub(crate) use origin::OwnNames;
-use rights::{LOGS_PATH, METRICS_PATH, NODE_STATS_PATH, STATS_PATH};
+use rights::{EVENTS_PATH, LOGS_PATH, METRICS_PATH, NODE_STATS_PATH, STATS_PATH};
 
 /// The agent, as the API needs it.
 ///
@@ -194,6 +197,9 @@ pub(crate) trait NodeApi: NodeFiles {
     /// None is named so, or several are.
     fn find(&self, text: &str, naming: Naming) -> Result<ContainerView, FindError>;
 
+    /// The feed of the node's events.
+    fn feed(&self) -> EventFeed;
+
     /// A number that grows whenever a view may have changed.
     fn changes(&self) -> watch::Receiver<u64>;
 
@@ -249,11 +255,12 @@ pub(crate) fn router<N: NodeApi>(
     metrics: Option<Metrics>,
 ) -> Router {
     let CallRules { gate, hosts } = rules;
-    let followers = Arc::new(logs::Followers::new());
-    let watchers = stats::Watchers::default();
+    let (followers, watchers) = (logs::followers(), stats::watchers());
+    let readers = events::readers();
     let routes = rights::routes().into_iter().filter_map(|route| {
         Some(match route.path {
-            LOGS_PATH => route.with(Arc::clone(&followers)),
+            LOGS_PATH => route.with(followers.clone()),
+            EVENTS_PATH => route.with(readers.clone()),
             STATS_PATH | NODE_STATS_PATH => route.with(watchers.clone()),
             METRICS_PATH => route.with(metrics.clone()?),
             _ => route,

@@ -9,7 +9,8 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 use state::alarm::Alarm;
-use state::store::{AuditedChange, ChangeCall, ChangeWitness};
+use state::event::{Event, EventKind, EventSubject};
+use state::store::{AuditVerdict, AuditedChange, ChangeCall, ChangeWitness};
 use state::time::unix_ms;
 
 use crate::journal::Journal;
@@ -95,6 +96,9 @@ impl ChangeWitness for AuditLog {
         let written = lock(&self.file).append(SystemTime::now(), &call, changes);
         let fault = written.as_ref().err().map(ToString::to_string);
         self.journal.set_alarm(Alarm::AuditFailing, "", fault);
+        for change in changes {
+            self.journal.record(asked(&call, change));
+        }
         if self.fail_closed { written } else { Ok(()) }
     }
 
@@ -104,6 +108,33 @@ impl ChangeWitness for AuditLog {
             by: by.unwrap_or_else(|| "agent".to_owned()),
             at_ms: unix_ms(SystemTime::now()),
         })
+    }
+}
+
+/// The event of a change that is asked for: who asked for what, and no value of it.
+fn asked(call: &AuditCall, change: &AuditedChange) -> Event {
+    let (verdict, message) = match &change.verdict {
+        AuditVerdict::Allowed => ("allowed", None),
+        AuditVerdict::Denied(why) => ("denied", Some(why.clone())),
+        AuditVerdict::Unstored => ("unstored", None),
+    };
+    let event = Event::from(EventKind::ChangeAsked {
+        change: change.kind,
+        by: call.by.clone(),
+        request: call.request.clone(),
+        verdict,
+    });
+    let event = match change.id {
+        Some(id) => event.about(EventSubject {
+            id,
+            name: change.name.clone(),
+            generation: change.after.as_ref().map(|spec| spec.generation),
+        }),
+        None => event,
+    };
+    match message {
+        Some(message) => event.saying(message),
+        None => event,
     }
 }
 

@@ -1,5 +1,5 @@
 //! The journal: the one place that takes events. A call of [`Journal::record`] writes the log line,
-//! counts, and keeps the event in a bounded ring, in this order.
+//! counts, and hands the event to the feed, in this order.
 //!
 //! Nothing else in the agent logs or counts a fact that is an [`Event`]. Routine events (a store
 //! write, a poll, a report) are only counted: a node makes thousands of them a day, and they would
@@ -14,17 +14,20 @@ use state::alarm::Alarm;
 use state::event::{Event, EventKind, EventSubject};
 use state::text::{MESSAGE_CHARS_MAX, shown};
 
+use crate::feed::EventFeed;
 use crate::lock::lock;
 use crate::metrics::Metrics;
 
 mod alarms;
 mod count;
 mod line;
+mod render;
 
 pub use alarms::StandingAlarm;
 use alarms::{Alarms, Change};
 
-/// Events kept: those of a day on a quiet node, at a few hundred bytes each.
+/// Events kept for tests, which look at them as they are.
+#[cfg(test)]
 const ENTRIES_MAX: usize = 1024;
 /// Errors kept for `/health`, each once.
 const ERRORS_MAX: usize = 20;
@@ -32,7 +35,7 @@ const ERRORS_MAX: usize = 20;
 /// An event, as the journal keeps it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct JournalEntry {
-    /// The number: 1 for the first since the agent started, then one more each.
+    /// The number, as in the feed.
     pub seq: u64,
     /// The wall time.
     pub at: SystemTime,
@@ -55,7 +58,7 @@ pub struct RecentError {
 
 #[derive(Debug, Default)]
 struct EventRing {
-    seq: u64,
+    #[cfg(test)]
     entries: VecDeque<JournalEntry>,
     /// Errors, kept apart, since a burst of other events is not to hide them; and each once, since
     /// one container that fails for ever is not to hide the others.
@@ -67,17 +70,31 @@ struct EventRing {
 #[derive(Clone, Debug, Default)]
 pub struct Journal {
     metrics: Metrics,
+    feed: EventFeed,
     ring: Arc<Mutex<EventRing>>,
 }
 
 impl Journal {
-    /// An empty journal that counts in `metrics`.
+    /// An empty journal that counts in `metrics`, and whose events nobody reads.
     #[must_use]
     pub fn new(metrics: Metrics) -> Self {
+        Self::with_feed(metrics, EventFeed::default())
+    }
+
+    /// A journal that counts in `metrics`, and hands its events to this feed.
+    #[must_use]
+    pub fn with_feed(metrics: Metrics, feed: EventFeed) -> Self {
         Self {
             metrics,
+            feed,
             ring: Arc::default(),
         }
+    }
+
+    /// The feed of the events.
+    #[must_use]
+    pub const fn feed(&self) -> &EventFeed {
+        &self.feed
     }
 
     /// Takes in an event.
@@ -85,9 +102,17 @@ impl Journal {
         let event = fit(event.into());
         line::write(&event);
         count::count(&self.metrics, &event);
-        if !event.kind.is_routine() {
-            lock(&self.ring).push(event);
+        if event.kind.is_routine() {
+            return;
         }
+        let mut ring = lock(&self.ring);
+        let at = SystemTime::now();
+        let mut seq = 0;
+        self.feed.push(|number| {
+            seq = number;
+            render::render(number, at, &event)
+        });
+        ring.push(JournalEntry { seq, at, event });
     }
 
     /// Raises an alarm about `subject` (empty: the node), or clears it where `fault` is `None`.
@@ -121,10 +146,9 @@ impl Journal {
         lock(&self.ring).errors.iter().cloned().collect()
     }
 
-    /// The events after number `seq` that are still kept, oldest first. Where the first one has
-    /// another number than `seq + 1`, those between are lost.
-    #[must_use]
-    pub fn after(&self, seq: u64) -> Vec<JournalEntry> {
+    /// The events after number `seq` that are still kept, oldest first.
+    #[cfg(test)]
+    pub(crate) fn after(&self, seq: u64) -> Vec<JournalEntry> {
         let ring = lock(&self.ring);
         let entries = ring.entries.iter().filter(|entry| entry.seq > seq);
         entries.cloned().collect()
@@ -132,17 +156,12 @@ impl Journal {
 }
 
 impl EventRing {
-    fn push(&mut self, event: Event) {
-        self.seq += 1;
-        let entry = JournalEntry {
-            seq: self.seq,
-            at: SystemTime::now(),
-            event,
-        };
+    fn push(&mut self, entry: JournalEntry) {
+        #[cfg(test)]
+        push_bounded(&mut self.entries, entry.clone(), ENTRIES_MAX);
         if let Some(code) = entry.event.error_code() {
-            self.push_error(code, entry.clone());
+            self.push_error(code, entry);
         }
-        push_bounded(&mut self.entries, entry, ENTRIES_MAX);
     }
 
     fn push_error(&mut self, code: &'static str, entry: JournalEntry) {

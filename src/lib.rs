@@ -11,7 +11,7 @@
 //!                   view <----- board <-------------+       +--- look ----+     +--> network, logs
 //! ```
 //!
-//! `writer` and `reconcile` tell the journal their events: log line, counter, ring.
+//! `writer` and `reconcile` tell the journal their events: log line, counter, feed.
 //!
 //! # Rules: the crate `state`
 //!
@@ -45,8 +45,9 @@
 //!   nobody.
 //! - [`config`]: flags, environment, file. The only room that reads the environment.
 //! - [`metrics`]: counters. It knows none of the things that it counts.
-//! - [`journal`]: takes each event once; logs, counts and keeps it, and the alarms that stand. It
-//!   acts on none.
+//! - [`feed`]: the last events, numbered and rendered, for those who read them, also over a restart.
+//! - [`journal`]: takes each event once; logs it, counts it and hands it to the feed; keeps the alarms
+//!   that stand. It acts on none.
 //! - [`audit`]: a chained line for each change, before it is stored. It knows what was asked, and by
 //!   whom, and no value of it.
 //! - [`logs`]: the logger of a container, and the reader of its files. It knows no containerd.
@@ -206,6 +207,7 @@ pub mod cli;
 pub mod config;
 mod devices;
 pub(crate) mod exec;
+pub mod feed;
 mod host_paths;
 #[cfg(any(test, fuzzing))]
 pub mod hostile;

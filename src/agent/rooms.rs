@@ -29,6 +29,7 @@ use crate::audit::{self, AuditLog};
 use crate::chas::{ChasLink, LinkState};
 use crate::config::{self, Config, RuntimeChoice, SystemUser, shim_program};
 use crate::exec::ExecRoom;
+use crate::feed::EventFeed;
 use crate::journal::Journal;
 use crate::logs::keep::Loggers;
 use crate::logs::program::LoggerProgram;
@@ -77,6 +78,7 @@ impl Rooms {
     pub(super) async fn build(
         config: &Config,
         callers: (CallerToken, ClientList),
+        feed: EventFeed,
         stop: &CancellationToken,
         tracker: &TaskTracker,
     ) -> anyhow::Result<Self> {
@@ -88,7 +90,7 @@ impl Rooms {
         secrets::take_key(config, &store).await?;
         store::end_if_stuck(Arc::clone(&store), stop.clone(), tracker);
         let (clock, metrics) = (Clock::start(), Metrics::new());
-        let journal = Journal::new(metrics.clone());
+        let journal = Journal::with_feed(metrics.clone(), feed);
         store.set_witness(Arc::new(audit_log(config, &journal)));
         let loggers = loggers(config, &journal, stop, tracker)?;
         let client = ContainerdClient::new(&config.containerd.socket, &config.containerd.namespace);

@@ -11,13 +11,12 @@ use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 use serde_json::json;
 use state::id::ContainerId;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::access::Access;
-use super::caller::CallerPeer;
 use super::containers::find_managed;
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
+use super::watchers::Watchers;
 use super::{NodeApi, wire};
 use crate::logs::line::{LogLine, Stream};
 use crate::logs::read::{ReadOptions, read_until};
@@ -30,44 +29,18 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Followers at once over the network. Each looks five times a second, on a thread that may wait for
 /// the disk: that is still little.
-const OF_NETWORK: usize = 64;
+pub(super) const OF_NETWORK: usize = 64;
 /// Followers at once by the socket, which none on the network keeps out.
 pub(super) const OF_SOCKET: usize = 16;
 
-/// Places of those who follow logs.
-#[derive(Debug)]
-pub(super) struct Followers {
-    network: Arc<Semaphore>,
-    socket: Arc<Semaphore>,
-}
-
-impl Followers {
-    /// All places, and nobody on them.
-    pub(super) fn new() -> Self {
-        let [network, socket] =
-            [OF_NETWORK, OF_SOCKET].map(|places| Arc::new(Semaphore::new(places)));
-        Self { network, socket }
-    }
-
-    /// A place, given back when it is dropped.
-    fn take(&self, peer: CallerPeer) -> Result<OwnedSemaphorePermit, Problem> {
-        let (places, count) = if peer.is_local() {
-            (&self.socket, OF_SOCKET)
-        } else {
-            (&self.network, OF_NETWORK)
-        };
-        let busy = || {
-            Problem::Busy(format!(
-                "{count} requests follow logs already; end one of them"
-            ))
-        };
-        Arc::clone(places).try_acquire_owned().map_err(|_| busy())
-    }
+/// Watchers of those who follow logs.
+pub(super) fn followers() -> Watchers {
+    Watchers::new("follow logs", OF_NETWORK, OF_SOCKET)
 }
 
 pub(super) async fn logs<N: NodeApi>(
     State(node): State<Arc<N>>,
-    Extension(followers): Extension<Arc<Followers>>,
+    Extension(followers): Extension<Watchers>,
     access: Access,
     Named(name): Named,
     query: RawQuery,
@@ -155,7 +128,7 @@ fn stream(parameters: &Parameters) -> Result<Option<Stream>, Problem> {
 }
 
 /// Whether a line is to be an object; else it is text.
-fn wants_objects(headers: &HeaderMap) -> bool {
+pub(super) fn wants_objects(headers: &HeaderMap) -> bool {
     headers
         .get(header::ACCEPT)
         .and_then(|accept| accept.to_str().ok())

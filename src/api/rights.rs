@@ -16,8 +16,8 @@ use super::auth::Gate;
 use super::caller::{CALL, Caller, current_call};
 use super::error::Problem;
 use super::{
-    NodeApi, archives, capacity, chronicle, containers, exec, explain, health, logs, metrics,
-    push_set, secrets, stats, volumes,
+    NodeApi, archives, capacity, chronicle, containers, events, exec, explain, health, logs,
+    metrics, push_set, secrets, stats, volumes,
 };
 use crate::audit::AuditCall;
 
@@ -27,6 +27,8 @@ pub(super) const LOGS_PATH: &str = "/containers/{id}/logs";
 pub(super) const STATS_PATH: &str = "/containers/{id}/stats";
 /// Path of what all containers use.
 pub(super) const NODE_STATS_PATH: &str = "/stats";
+/// Path of the events.
+pub(super) const EVENTS_PATH: &str = "/events";
 /// Path of the metrics, which may be left out.
 pub(super) const METRICS_PATH: &str = "/metrics";
 
@@ -112,6 +114,7 @@ pub(super) fn routes<N: NodeApi>() -> Vec<ApiRoute<N>> {
         route(READ, Method::GET, "/containers/{id}/explain", explain::explain::<N>),
         route(READ, Method::GET, STATS_PATH, stats::of_container::<N>),
         route(READ, Method::GET, NODE_STATS_PATH, stats::of_node::<N>),
+        route(READ, Method::GET, EVENTS_PATH, events::events::<N>),
         route(READ, Method::GET, "/volumes", volumes::list::<N>),
         route(READ, Method::GET, "/volumes/{name}", volumes::get::<N>),
         route(DEPLOY, Method::DELETE, "/volumes/{name}", volumes::remove::<N>),

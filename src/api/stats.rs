@@ -12,13 +12,13 @@ use axum::{Extension, Json};
 use futures_util::StreamExt as _;
 use serde_json::{Map, Value, json};
 use state::id::ContainerId;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::MissedTickBehavior;
 
 use super::access::Access;
 use super::containers::find_managed;
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
+use super::watchers::Watchers;
 use super::{NodeApi, Refusal, wire};
 use crate::cgroup::usage::{CpuUsage, DiskUsage, MemoryUsage, PidUsage};
 use crate::monitor::links::{LinkUsage, Traffic};
@@ -30,27 +30,13 @@ const APART: Duration = Duration::from_millis(250);
 /// Time between two lines of a stream.
 const STREAM_EVERY: Duration = Duration::from_secs(1);
 /// Streams at once. Each looks at the files of all that it shows once a second.
-const STREAMS_MAX: usize = 32;
+pub(super) const OF_NETWORK: usize = 32;
+/// Streams at once by the socket.
+pub(super) const OF_SOCKET: usize = 8;
 
-/// Places of those who watch.
-#[derive(Clone, Debug)]
-pub(super) struct Watchers(Arc<Semaphore>);
-
-impl Default for Watchers {
-    fn default() -> Self {
-        Self(Arc::new(Semaphore::new(STREAMS_MAX)))
-    }
-}
-
-impl Watchers {
-    /// A place, given back when it is dropped.
-    fn take(&self) -> Result<OwnedSemaphorePermit, Problem> {
-        Arc::clone(&self.0).try_acquire_owned().map_err(|_| {
-            Problem::Busy(format!(
-                "{STREAMS_MAX} requests watch what containers use already; end one of them"
-            ))
-        })
-    }
+/// Watchers of those who watch.
+pub(super) fn watchers() -> Watchers {
+    Watchers::new("watch what containers use", OF_NETWORK, OF_SOCKET)
 }
 
 pub(super) async fn of_container<N: NodeApi>(
@@ -83,7 +69,7 @@ async fn answer<N: NodeApi>(
     streams: bool,
 ) -> Result<Response, Problem> {
     if streams {
-        let permit = watchers.take()?;
+        let permit = watchers.take(access.peer)?;
         let end = access.end.clone();
         let lines = lines(node, access, only);
         // Whoever may not come in any more hears nothing more, either.

@@ -26,6 +26,7 @@ use super::caller::{Caller, CallerPeer};
 use super::{CallRules, CallerToken, ClientList, Gate, NodeApi, OwnNames, Refusal, router};
 use crate::config::Secret;
 use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
+use crate::feed::EventFeed;
 use crate::view::{
     CapacityView, ChronicleView, ContainerPlanView, ContainerView, DeployedView, ExplanationView,
     FindError, Found, HealthView, ManagedView, Naming, PlanView, PushSetView, SetPlanView,
@@ -36,6 +37,7 @@ mod capacity;
 mod changes;
 mod chronicle;
 pub(crate) mod denied;
+mod events;
 mod exec;
 mod explain;
 pub(super) mod files;
@@ -60,6 +62,7 @@ struct Fake {
     ordered: Mutex<Vec<(ContainerId, Order)>>,
     asked: Mutex<Vec<ContainerId>>,
     changes: watch::Sender<u64>,
+    feed: EventFeed,
     containerd: bool,
     logs: PathBuf,
     /// What the next request with a key is answered, as one that came before.
@@ -91,6 +94,7 @@ impl Fake {
             ordered,
             asked: Mutex::default(),
             changes,
+            feed: EventFeed::default(),
             containerd: true,
             logs,
             before,
@@ -352,6 +356,10 @@ impl NodeApi for Fake {
                 Found::Unmanaged(view) => ContainerView::Unmanaged(view),
             },
         )
+    }
+
+    fn feed(&self) -> EventFeed {
+        self.feed.clone()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

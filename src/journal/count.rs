@@ -56,6 +56,9 @@ pub(super) fn count(metrics: &Metrics, event: &Event) {
         | EventKind::WaitGivenUp { .. }
         | EventKind::JobRun { .. }
         | EventKind::SetUnconfirmed { .. }
-        | EventKind::SetRejected { .. } => {}
+        | EventKind::SetRejected { .. }
+        | EventKind::AgentStarted { .. }
+        | EventKind::AgentStopping
+        | EventKind::ChangeAsked { .. } => {}
     }
 }

@@ -72,7 +72,10 @@ pub(super) fn write(event: &Event) {
         EventKind::AlarmChanged { alarm } => changed(*alarm, error),
         EventKind::AlarmCleared { alarm } => info!(%alarm, was = error, "alarm cleared"),
         // The cause has a line of its own, or nothing happened that anybody would read of.
-        EventKind::StepDeferred { .. }
+        EventKind::AgentStarted { .. }
+        | EventKind::AgentStopping
+        | EventKind::ChangeAsked { .. }
+        | EventKind::StepDeferred { .. }
         | EventKind::StoreWritten { .. }
         | EventKind::PollEnded { .. }
         | EventKind::ReportEnded { .. } => {}

@@ -24,6 +24,7 @@ use super::{AgentNode, plan, wall_ms};
 use crate::api::{self, NodeApi, Refusal};
 use crate::audit;
 use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
+use crate::feed::EventFeed;
 use crate::reconcile::Handle;
 use crate::view::{
     CapacityView, ChronicleView, ContainerView, DeployedView, ExplanationView, FindError,
@@ -258,6 +259,10 @@ impl NodeApi for AgentNode {
 
     fn find(&self, text: &str, naming: Naming) -> Result<ContainerView, FindError> {
         self.find(text, naming)
+    }
+
+    fn feed(&self) -> EventFeed {
+        self.journal.feed().clone()
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

@@ -31,6 +31,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "chas",
             "config",
             "exec",
+            "feed",
             "host_paths",
             "journal",
             "logs",
@@ -62,6 +63,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "chas",
             "config",
             "exec",
+            "feed",
             "journal",
             "lock",
             "logs",
@@ -77,8 +79,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "api",
         &[
-            "archive", "audit", "cgroup", "config", "exec", "lock", "logs", "metrics", "monitor",
-            "view",
+            "archive", "audit", "cgroup", "config", "exec", "feed", "lock", "logs", "metrics",
+            "monitor", "view",
         ],
     ),
     ("view", &["cgroup", "logs", "monitor"]),
@@ -88,7 +90,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("cli", &["config", "operator"]),
     ("telemetry", &["config"]),
-    ("journal", &["lock", "metrics"]),
+    ("feed", &["lock"]),
+    ("journal", &["feed", "lock", "metrics"]),
     ("audit", &["journal", "lock", "metrics"]),
     ("logs", &["cgroup", "journal", "lock", "mounts"]),
     (
@@ -354,6 +357,13 @@ fn files_are_small_and_begin_with_what_they_are() {
         let (weight, meaning, remedy) = (alarm.weight(), alarm.meaning(), alarm.remedy());
         let row = format!("| `{alarm}` | {weight:?} | {meaning} | {remedy} |");
         assert!(alarms.contains(&row), "contrib/docs/alarms.md lacks: {row}");
+    }
+    let events = std::fs::read_to_string(root().join("contrib/docs/events.md")).unwrap();
+    for kind in state::event::TOLD_KINDS {
+        assert!(
+            events.contains(&format!("`{kind}`")),
+            "contrib/docs/events.md lacks: {kind}"
+        );
     }
     for reason in state::reason::Reason::ALL {
         assert!(

@@ -57,6 +57,9 @@ mod disk;
 mod doors;
 
 #[cfg(test)]
+mod events;
+
+#[cfg(test)]
 mod exec;
 
 #[cfg(test)]

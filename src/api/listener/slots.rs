@@ -33,7 +33,7 @@ pub(super) const OF_NETWORK: SlotLimits = SlotLimits {
     peer_max: 192,
     probes_max: 16,
 };
-/// Places of the socket, which no flood from the network takes: more than may follow logs at once.
+/// Places of the socket, which no flood from the network takes: more than twice of those that may watch at once.
 pub(super) const OF_SOCKET: SlotLimits = SlotLimits {
     connections_max: 96,
     peer_max: 96,
@@ -214,8 +214,12 @@ mod tests {
     }
 
     #[test]
-    fn whoever_follows_logs_on_the_socket_leaves_a_place_for_an_operator() {
-        const { assert!(OF_SOCKET.connections_max > crate::api::logs::OF_SOCKET) }
+    fn those_who_watch_leave_places_for_others() {
+        use crate::api::{events, logs, stats};
+        const { assert!(OF_SOCKET.connections_max / 2 > SOCKET_WATCHERS) }
+        const { assert!(OF_NETWORK.connections_max > NETWORK_WATCHERS) }
+        const SOCKET_WATCHERS: usize = events::OF_SOCKET + logs::OF_SOCKET + stats::OF_SOCKET;
+        const NETWORK_WATCHERS: usize = events::OF_NETWORK + logs::OF_NETWORK + stats::OF_NETWORK;
     }
 
     #[tokio::test(start_paused = true)]

@@ -13,7 +13,7 @@ use super::{
     Answer, ClientList, Fake, ROOT, STRANGE, ask, named, of, problem, rules_with, sent, view,
 };
 use crate::api::caller::{Caller, ShownCertificate};
-use crate::api::rights::{Right, routes};
+use crate::api::rights::{EVENTS_PATH, Right, routes};
 use crate::api::router;
 use crate::metrics::Metrics;
 
@@ -80,7 +80,10 @@ async fn every_route_has_a_right_and_each_role_gets_what_it_may_and_nothing_else
             .map(move |route| (prefix, route))
     });
     for (prefix, route) in prefixed {
-        let path = prefix.to_owned() + &route.path.replace("{id}", "web-1");
+        let mut path = prefix.to_owned() + &route.path.replace("{id}", "web-1");
+        if route.path == EVENTS_PATH {
+            path.push_str("?follow=false");
+        }
         let method = route.method.as_str();
         // Bodies come after the right is looked at.
         let status = async |token: &str| {

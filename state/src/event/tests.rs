@@ -1,5 +1,8 @@
+use std::time::Duration;
+
 use super::*;
 use crate::desired::tests::record;
+use crate::plan::Step;
 
 #[test]
 fn an_error_has_a_code_and_a_sentence_that_begins_with_the_containers_name() {

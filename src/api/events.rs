@@ -1,0 +1,236 @@
+//! Events as they happen: Server-Sent Events, or an object a line, from a position on.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Extension;
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt as _;
+use state::access::NameScope;
+use state::event::TOLD_KINDS;
+use tokio::sync::watch;
+
+use super::NodeApi;
+use super::access::Access;
+use super::error::Problem;
+use super::logs::wants_objects;
+use super::query::{Parameters, RawQuery};
+use super::watchers::Watchers;
+use crate::feed::{EventFeed, FeedEvent};
+
+/// Readers at once over the network. One that has nothing to read costs a few kilobytes.
+pub(super) const OF_NETWORK: usize = 128;
+/// Readers at once by the socket.
+pub(super) const OF_SOCKET: usize = 16;
+/// Events that are looked at for one piece of an answer.
+const AT_ONCE: usize = 256;
+/// Time without an event after which a comment shows that the connection lives.
+const COMMENT_AFTER: Duration = Duration::from_secs(15);
+/// Header by which a reader of Server-Sent Events says where it stood.
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// Watchers of those who read events.
+pub(super) fn readers() -> Watchers {
+    Watchers::new("read events", OF_NETWORK, OF_SOCKET)
+}
+
+pub(super) async fn events<N: NodeApi>(
+    State(node): State<Arc<N>>,
+    Extension(readers): Extension<Watchers>,
+    access: Access,
+    query: RawQuery,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let parameters = Parameters::of(query, &["after", "container", "kind", "follow"])?;
+    let follows = parameters.text("follow").is_none() || parameters.flag("follow")?;
+    let feed = node.feed();
+    let position = position(&parameters, &headers)?;
+    let reader = EventReader {
+        position: position.unwrap_or_else(|| if follows { feed.newest() } else { 0 }),
+        newest: feed.watch(),
+        feed,
+        filter: filter(&parameters, Arc::clone(&access.names))?,
+        as_lines: wants_objects(&headers),
+        follows,
+        has_begun: false,
+        has_read: false,
+        is_over: false,
+    };
+    let permit = readers.take(access.peer)?;
+    let kind = if reader.as_lines {
+        "application/x-ndjson"
+    } else {
+        "text/event-stream"
+    };
+    let pieces = futures_util::stream::unfold(reader, EventReader::next);
+    // Whoever may not come in any more hears nothing more, either.
+    let pieces = pieces.take_until(access.end.reached()).map(move |piece| {
+        let _until_the_stream_ends = &permit;
+        Ok::<_, Infallible>(piece)
+    });
+    let headers = [
+        (header::CONTENT_TYPE, kind),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    Ok((headers, Body::from_stream(pieces)).into_response())
+}
+
+/// Position that a reader asks for. The header wins: a browser that connects again sends it along
+/// with the address that it was given first.
+fn position(parameters: &Parameters, headers: &HeaderMap) -> Result<Option<u64>, Problem> {
+    let after = parameters.parsed("after", "the number of an event, or 0")?;
+    let Some(header) = headers.get(LAST_EVENT_ID).filter(|value| !value.is_empty()) else {
+        return Ok(after);
+    };
+    let number = header.to_str().ok().and_then(|text| text.parse().ok());
+    let fault =
+        || Problem::Request("Last-Event-ID is no number of an event of this agent".to_owned());
+    Ok(Some(number.ok_or_else(fault)?))
+}
+
+fn filter(parameters: &Parameters, names: Arc<NameScope>) -> Result<Filter, Problem> {
+    let words = |key| {
+        let text = parameters.text(key)?;
+        Some(
+            text.split(',')
+                .map(ToOwned::to_owned)
+                .collect::<BTreeSet<_>>(),
+        )
+    };
+    let kinds = words("kind");
+    let strange = kinds
+        .iter()
+        .flatten()
+        .find(|kind| !TOLD_KINDS.contains(&kind.as_str()));
+    if let Some(kind) = strange {
+        return Err(Problem::Request(format!(
+            "kind={kind} is not one of {}",
+            TOLD_KINDS.join(", ")
+        )));
+    }
+    Ok(Filter {
+        names,
+        containers: words("container"),
+        kinds,
+    })
+}
+
+/// Events that a reader is shown.
+struct Filter {
+    names: Arc<NameScope>,
+    /// Names or ids. `None`: any, and the node.
+    containers: Option<BTreeSet<String>>,
+    kinds: Option<BTreeSet<String>>,
+}
+
+impl Filter {
+    fn shows(&self, event: &FeedEvent) -> bool {
+        let name = event.container.as_ref().and_then(|(_, name)| name.as_ref());
+        let is_its_own = match name {
+            Some(name) => self.names.has(name),
+            // The node's events may tell of any container.
+            None => *self.names == NameScope::All,
+        };
+        let is_named = |names: &BTreeSet<String>| {
+            let id = event.container.as_ref().map(|(id, _)| id.to_string());
+            name.is_some_and(|name| names.contains(name.as_str()))
+                || id.is_some_and(|id| names.contains(&id))
+        };
+        is_its_own
+            && self.containers.as_ref().is_none_or(is_named)
+            && self
+                .kinds
+                .as_ref()
+                .is_none_or(|kinds| kinds.contains(&*event.kind))
+    }
+}
+
+/// Reader of events, and how far it has come.
+struct EventReader {
+    feed: EventFeed,
+    newest: watch::Receiver<u64>,
+    position: u64,
+    filter: Filter,
+    as_lines: bool,
+    follows: bool,
+    has_begun: bool,
+    has_read: bool,
+    is_over: bool,
+}
+
+impl EventReader {
+    /// The next piece of the answer, when there is one. `None`: it is over.
+    async fn next(mut self) -> Option<(Bytes, Self)> {
+        if self.is_over {
+            return None;
+        }
+        if !std::mem::replace(&mut self.has_begun, true) && !self.as_lines {
+            // The headers are sent with it, and so the caller knows that it is heard.
+            return Some((Bytes::from_static(b": events follow\n\n"), self));
+        }
+        loop {
+            self.newest.mark_unchanged();
+            let page = self.feed.read(self.position, AT_ONCE);
+            if page.has_lost {
+                return Some(self.lost(page.events.first().map(|event| event.number)));
+            }
+            self.has_read = true;
+            let (is_last, piece) = self.piece(&page.events);
+            if !piece.is_empty() {
+                return Some((piece.into(), self));
+            }
+            if !is_last {
+                continue;
+            }
+            if !self.follows {
+                return None;
+            }
+            tokio::select! {
+                biased;
+                _ = self.newest.changed() => {}
+                () = self.feed.readers_end() => return None,
+                () = tokio::time::sleep(COMMENT_AFTER) => {
+                    let comment: &[u8] = if self.as_lines { b"\n" } else { b":\n\n" };
+                    return Some((Bytes::from_static(comment), self));
+                }
+            }
+        }
+    }
+
+    /// Part of a page that the reader is shown, and whether that was all there is.
+    fn piece(&mut self, page: &[Arc<FeedEvent>]) -> (bool, Vec<u8>) {
+        let mut piece = Vec::new();
+        for event in page.iter().filter(|event| self.filter.shows(event)) {
+            if !self.as_lines {
+                let head = format!("id: {}\nevent: {}\ndata: ", event.number, event.kind);
+                piece.extend_from_slice(head.as_bytes());
+            }
+            piece.extend_from_slice(&event.data);
+            piece.extend_from_slice(if self.as_lines { b"\n" } else { b"\n\n" });
+        }
+        self.position = page.last().map_or(self.position, |event| event.number);
+        (page.len() < AT_ONCE, piece)
+    }
+
+    /// Tells a reader that events after its position are not kept any more. One that comes with such
+    /// a position is shown those that are; one that reads too slowly is cut off.
+    fn lost(mut self, first: Option<u64>) -> (Bytes, Self) {
+        let resumes_at = first.map_or(self.feed.newest(), |first| first - 1);
+        let data = serde_json::json!({
+            "kind": "events_lost", "after": self.position, "resumes_at": resumes_at,
+            "message": "events after this position are not kept any more; list the containers again",
+        });
+        (self.position, self.is_over) = (resumes_at, self.has_read);
+        let piece = if self.as_lines {
+            format!("{data}\n")
+        } else {
+            format!("id: {resumes_at}\nevent: events_lost\ndata: {data}\n\n")
+        };
+        (piece.into(), self)
+    }
+}

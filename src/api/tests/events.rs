@@ -1,0 +1,137 @@
+//! Events, as their readers get them.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::{Request, header};
+use futures_util::StreamExt as _;
+use serde_json::{Value, json};
+use state::access::Role;
+use state::id::ContainerId;
+use tower::ServiceExt as _;
+
+use super::rights::{call, client, clients};
+use super::{Fake, ROOT, get, of, problem, router, rules, send};
+use crate::feed::{EVENTS_MAX, FeedEvent};
+
+impl Fake {
+    fn tell(&self, kind: &str, name: Option<&str>) {
+        self.feed.push(|number| FeedEvent {
+            number,
+            kind: kind.into(),
+            container: name.map(|name| (ContainerId::from_bits(7), Some(name.parse().unwrap()))),
+            data: json!({"id": number, "kind": kind}).to_string().into(),
+        });
+    }
+}
+
+fn told() -> std::sync::Arc<Fake> {
+    let node = Fake::new(Vec::new());
+    node.tell("container_ready", Some("web"));
+    node.tell("runtime_lost", None);
+    node.tell("container_exited", Some("db"));
+    node
+}
+
+/// Numbers in an answer of lines.
+fn ids(text: &str) -> Vec<u64> {
+    let lines = text.lines().filter_map(|line| line.strip_prefix("id: "));
+    lines.map(|line| line.parse().unwrap()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_kept_is_read_from_a_position_and_filtered() {
+    let node = told();
+    for (query, expected) in [
+        ("follow=false", vec![1, 2, 3]),
+        ("follow=false&after=1", vec![2, 3]),
+        ("follow=false&container=web", vec![1]),
+        ("follow=false&container=web,000000000007", vec![1, 3]),
+        (
+            "follow=false&kind=runtime_lost,container_exited",
+            vec![2, 3],
+        ),
+        ("follow=false&kind=runtime_lost&container=web", vec![]),
+    ] {
+        let answer = get(&node, &format!("/events?{query}")).await;
+        assert_eq!(ids(&answer.text), expected, "{query}");
+    }
+    let answer = get(&node, "/events?follow=false&after=2").await;
+    let expected = ": events follow\n\nid: 3\nevent: container_exited\n\
+                    data: {\"id\":3,\"kind\":\"container_exited\"}\n\n";
+    assert_eq!(answer.text, expected);
+    for (query, fault) in [
+        ("kind=nonsense", "kind=nonsense is not one of"),
+        ("after=x", "after"),
+        ("since=1m", "unknown parameter since"),
+    ] {
+        problem(&get(&node, &format!("/events?{query}")).await, 400, fault);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_header_says_where_a_reader_stood_and_another_one_asks_for_lines() {
+    let node = told();
+    let request = Request::get("/events?follow=false&after=0")
+        .header("last-event-id", "2")
+        .header(header::ACCEPT, "application/x-ndjson")
+        .body(Body::empty())
+        .unwrap();
+    let answer = send(&node, None, request).await;
+    let line: Value = serde_json::from_str(&answer.text).unwrap();
+    assert_eq!(line, json!({"id": 3, "kind": "container_exited"}));
+    let request = Request::get("/events")
+        .header("last-event-id", "2x")
+        .body(Body::empty())
+        .unwrap();
+    problem(&send(&node, None, request).await, 400, "Last-Event-ID");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_hears_of_the_containers_it_has_to_do_with_and_not_of_the_node() {
+    let list = clients([client(Role::Read, &["web*"])]);
+    let asked = ("GET", "/events?follow=false");
+    let answer = call(&told(), &list, "read", asked, &Value::Null).await;
+    assert_eq!(ids(&answer.text), [1], "{}", answer.text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_comes_back_too_late_or_from_another_node_is_told_so_and_goes_on() {
+    let node = told();
+    for _ in 0..EVENTS_MAX {
+        node.tell("container_ready", Some("web"));
+    }
+    for position in [1, 1_000_000] {
+        let query = format!("/events?follow=false&after={position}&kind=container_exited");
+        let text = get(&node, &query).await.text;
+        assert!(text.contains("event: events_lost"), "{text}");
+        assert_eq!(ids(&text), [3], "the position to resume at");
+    }
+    let text = get(&node, "/events?follow=false&after=3").await.text;
+    assert!(!text.contains("events_lost"));
+    assert_eq!(ids(&text).len(), EVENTS_MAX);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_follower_hears_what_comes_and_comments_in_between() {
+    let node = told();
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(40)).await;
+        node.tell("container_exited", Some("db"));
+    };
+    let listening = tokio::time::timeout(Duration::from_secs(60), async {
+        let request = Request::get("/events").body(Body::empty()).unwrap();
+        let answer = router(std::sync::Arc::clone(&node), rules(None), None);
+        let answer = answer.oneshot(of(ROOT, request)).await.unwrap();
+        let pieces = answer.into_body().into_data_stream().take(4);
+        let pieces = pieces.map(|piece| String::from_utf8(piece.unwrap().to_vec()).unwrap());
+        pieces.collect::<Vec<_>>().await
+    });
+    let (pieces, ()) = tokio::join!(listening, later);
+    let pieces = pieces.unwrap();
+    assert_eq!(pieces[..3], [": events follow\n\n", ":\n\n", ":\n\n"]);
+    assert!(
+        pieces[3].starts_with("id: 4\nevent: container_exited"),
+        "{pieces:?}"
+    );
+}
