@@ -33,6 +33,7 @@ pub(crate) mod link;
 mod plan;
 pub(crate) mod policy_watch;
 mod queries;
+mod refusal;
 pub(crate) mod rollback;
 mod sizes;
 #[cfg(test)]

@@ -9,7 +9,7 @@ use state::id::{ContainerId, InstanceName};
 use state::reference::ImageReference;
 use state::store::{Idempotent, RollbackRequest, RollbackTarget};
 
-use super::commands::refusal;
+use super::refusal::refusal;
 use super::{AgentNode, wall_ms};
 use crate::api::Refusal;
 use crate::view::{ChronicleView, DeployedView};
