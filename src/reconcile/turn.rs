@@ -248,8 +248,12 @@ impl<R: Runtime> Reconciler<R> {
         let (cause, activity) = kind_of(record, &next);
         tracing::debug!(container = %subject, step = %next, "step started");
         self.board.update(id, |known| known.activity = activity);
-        if matches!(next, Step::Suspend(_) | Step::Finish(_)) {
-            // Another agent may find it ended, or gone, and is to know whose end that is.
+        let is_let_go = record.is_some_and(|record| !record.spec.after.is_empty());
+        let is_before_end = matches!(next, Step::Suspend(_) | Step::Finish(_));
+        // A pull may take minutes.
+        if is_before_end || (is_let_go && matches!(next, Step::Remove(_) | Step::Pull)) {
+            // Another agent may find it ended, or gone, and is to know whose end that is, and that it
+            // waits for nobody any more.
             self.remember(id).await;
         }
         let began = Instant::now();
