@@ -15,6 +15,10 @@ use crate::desired::set::{Desired, DesiredChange};
 use crate::history::{History, StoredHistory};
 use crate::id::ContainerId;
 
+/// Bytes of files that past generations of a container keep, beside those that it has now: as many as
+/// one body may have, so that the last one is always kept.
+const CONTENTS_BYTES_MAX: usize = 1 << 20;
+
 impl Store {
     /// Chapters of a container, the newest first: the present generation, and those before it. One that
     /// was never noted is missing, as those of an older version of the agent.
@@ -183,12 +187,47 @@ fn written(
         at_ms,
     )));
     let next = told(begun(Some(before), after));
+    let stripped = without_contents(disk, &own, after);
     let kept = disk.chronicled(Some(id)).into_iter().rev();
     let kept = kept.filter(|(_, generation)| *generation < before.generation);
     let oldest = kept.skip(GENERATIONS_MAX - 2);
     let dropped = oldest.map(|(id, generation)| (id, generation, None));
     let new = [own, next].map(|chapter| (id, chapter.generation, Some(chapter)));
-    dropped.chain(new).collect()
+    // Those that are dropped come last, whatever else is to become of them.
+    let new = stripped.into_iter().chain(new);
+    new.chain(dropped).collect()
+}
+
+/// Chapters before `own` whose records are given up: with the contents of files in later ones there
+/// would be more of them than a container may have. What `after` has is kept anyway.
+fn without_contents(disk: &Disk, own: &Chapter, after: &Record) -> Vec<ChapterChange> {
+    let tags = |record: &Record| -> Vec<_> {
+        let files = record.spec.files.iter();
+        let kept = files.filter_map(|file| Some((file.tag.clone()?, file.size_bytes)));
+        kept.collect()
+    };
+    let mut counted: BTreeSet<BlobTag> = tags(after).into_iter().map(|(tag, _)| tag).collect();
+    let mut total = 0_usize;
+    let mut fits = |chapter: &Chapter| {
+        let record = past(chapter).map(|(_, record)| record);
+        let contents = record.map(tags).unwrap_or_default();
+        let new = contents
+            .into_iter()
+            .filter(|(tag, _)| counted.insert(tag.clone()));
+        total = new.fold(total, |total, (_, bytes)| total.saturating_add(bytes));
+        total <= CONTENTS_BYTES_MAX
+    };
+    fits(own);
+    let earlier = disk.chapters(after.id).into_iter().rev();
+    let earlier = earlier.filter(|chapter| chapter.generation < own.generation);
+    let too_much = earlier.filter(|chapter| past(chapter).is_some() && !fits(chapter));
+    let stripped = too_much.map(|mut chapter| {
+        if let Some(end) = &mut chapter.end {
+            end.record = None;
+        }
+        (after.id, chapter.generation, Some(chapter))
+    });
+    stripped.collect()
 }
 
 /// History of a container as it was saved last.

@@ -346,3 +346,36 @@ fn a_good_one_that_was_not_kept_is_passed_over_by_nobody_unasked() {
     );
     assert_eq!(back(&store, id, Some(1)).unwrap().record.generation, 4);
 }
+
+#[test]
+fn past_generations_keep_no_more_of_files_than_one_body_may_have() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = with_key(directory.path());
+    let with_file = |version: u64, kib: usize| {
+        let mut body = body(version);
+        let content = version.to_string().repeat(kib << 10);
+        body["files"] =
+            json!([{"path": "/a", "content": content}, {"path": "/b", "content": "same"}]);
+        body
+    };
+    let id = run(&store, &with_file(1, 100), true).id;
+    for version in 2..=5 {
+        run(&store, &with_file(version, 400), true);
+    }
+    let kept = |store: &Store| -> Vec<_> {
+        let chapters = store.chronicle(id).unwrap();
+        let kept = chapters.iter().filter(|chapter| {
+            let end = chapter.end.as_ref();
+            end.is_some_and(|end| end.record.is_some())
+        });
+        kept.map(|chapter| chapter.generation).collect()
+    };
+    assert_eq!(kept(&store), [4, 3]);
+    let used = store.blobs_of_chronicles().unwrap();
+    assert_eq!(used.len(), 3, "of two, and what they share");
+    assert!(matches!(
+        back(&store, id, Some(2)),
+        Err(StoreError::UnkeptGeneration(_, 2))
+    ));
+    assert_eq!(back(&store, id, None).unwrap().record.generation, 6);
+}
