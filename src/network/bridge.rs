@@ -1,5 +1,4 @@
-//! Bridge driver: one bridge for all containers, a veth pair into each netns, and host ports by
-//! nftables.
+//! Bridge driver: one bridge for all, a veth pair into each netns, and host ports by nftables.
 //!
 //! In reading order: `device` is the kernel's bridge and `veth` a pair of links, both over `links`
 //! and `sysctl`; `ports` says which instance has which host port and `nftables` tells the kernel;
@@ -29,6 +28,7 @@ use super::{
     NetworkPaths, netns,
 };
 use crate::lock::lock;
+use connections::Arrivals;
 use device::BridgeDevice;
 use groups::memory::RuleMemory;
 use ipv6::switches::SwitchMemory;
@@ -129,8 +129,7 @@ pub struct BridgeNetwork {
     ports: HostPorts,
     hosts: HostsDirectory,
     memory: RuleMemory,
-    /// Locked shared while one instance is changed, exclusively while the whole is compared, so
-    /// that neither sees half of the other.
+    /// Locked shared while one instance is changed, exclusively while the whole is compared.
     gate: RwLock<()>,
     /// Locked shared while a link is made, exclusively while the guard of all is changed.
     wiring: RwLock<()>,
@@ -148,6 +147,8 @@ struct BridgeState {
     connected_at: BTreeMap<InstanceName, Instant>,
     /// Instance of a container that this agent published last, and when; dropped after [`SPARED_FOR`].
     published_at: BTreeMap<ContainerId, (InstanceName, Instant)>,
+    /// Connections of instances that serve no more.
+    arrivals: BTreeMap<InstanceName, Arrivals>,
     /// Whether the host's firewall was looked at, and lets the bridge's packets through.
     forward_open: bool,
     /// The reason why a link has no guard, as the last repair found it.

@@ -17,6 +17,7 @@ mod by_hand;
 mod cuts;
 mod load;
 mod lost;
+mod names;
 mod offline;
 mod ready;
 mod rollback;

@@ -6,8 +6,10 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
+use std::time::Duration;
 
 use state::id::InstanceName;
+use tokio::time::Instant;
 
 use super::BridgeNetwork;
 use crate::network::threads::on_own_thread;
@@ -17,6 +19,13 @@ use crate::network::{NetworkError, netns};
 const TABLE: &str = "/proc/thread-self/net/tcp";
 /// Table of those of IPv6, which a kernel without it does not have.
 const TABLE6: &str = "/proc/thread-self/net/tcp6";
+/// Counters of the netns' protocols (`proc_pid_net(5)`), of both families.
+const COUNTERS: &str = "/proc/thread-self/net/snmp";
+/// Time from the first look in which a client may come by what a name meant before: Go reads the hosts
+/// file anew after 5 s.
+const RESOLVED_FOR: Duration = Duration::from_secs(6);
+/// Pause between two looks, above which they are not of the same wait for the end of connections.
+const APART: Duration = Duration::from_secs(5);
 /// Length of a table, in bytes, above which nothing is counted: some 100 000 sockets, as many as the
 /// container likes to have.
 const TABLE_LEN_MAX: u64 = 16 << 20;
@@ -26,14 +35,46 @@ const LISTEN: &str = "0A";
 /// to be sent before the end, and one of which only the other end has said that it sends no more.
 const OPEN: [&str; 4] = ["01", "03", "04", "08"];
 
+/// Connections that came in to an instance that serves no more.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrivals {
+    first_look: Instant,
+    looked_at: Instant,
+    /// The kernel's count of connections that came in, since the netns was made.
+    count: u64,
+}
+
+impl Arrivals {
+    /// Takes in a look. Answers how many came in since the look before, while somebody may come by
+    /// what a name meant before.
+    fn look(known: &mut Option<Self>, count: u64, now: Instant) -> usize {
+        let same = known.filter(|known| now - known.looked_at <= APART);
+        let first_look = same.map_or(now, |known| known.first_look);
+        let before = same.map_or(count, |known| known.count);
+        *known = Some(Self {
+            first_look,
+            looked_at: now,
+            count,
+        });
+        let came = if now - first_look < RESOLVED_FOR {
+            count.saturating_sub(before)
+        } else {
+            0
+        };
+        usize::try_from(came).unwrap_or(usize::MAX)
+    }
+}
+
 impl BridgeNetwork {
-    /// Connections that came in to an instance and are not over. None, if it has no netns.
+    /// Connections that came in to an instance and are not over; in the first seconds, in which not
+    /// everybody knows that another one serves, also those that came in and are over since the look
+    /// before. None, if it has no netns.
     pub(super) async fn count_connections(
         &self,
         instance: InstanceName,
     ) -> Result<usize, NetworkError> {
         let file = self.netns(instance);
-        on_own_thread("netns", move || {
+        let (open, count) = on_own_thread("netns", move || {
             let unknown = |error| {
                 netns::failed(
                     format!("cannot look into the netns {}", file.display()),
@@ -41,15 +82,35 @@ impl BridgeNetwork {
                 )
             };
             if !netns::exists(&file).map_err(unknown)? {
-                return Ok(0);
+                return Ok((0, None));
             }
             netns::enter(&file).map_err(unknown)?;
             let table = sockets(Path::new(TABLE), Path::new(TABLE6), TABLE_LEN_MAX);
             let unread = |error| NetworkError::failed("cannot read the sockets of a netns", error);
-            Ok(incoming(&table.map_err(unread)?))
+            let open = incoming(&table.map_err(unread)?);
+            // What has come and gone is known as far as the kernel tells.
+            let counters = std::fs::read_to_string(COUNTERS).unwrap_or_default();
+            Ok((open, came_in(&counters)))
         })
-        .await
+        .await?;
+        let Some(count) = count else {
+            return Ok(open);
+        };
+        let mut state = self.state();
+        let mut known = state.arrivals.get(&instance).copied();
+        let came = Arrivals::look(&mut known, count, Instant::now());
+        state.arrivals.extend(known.map(|known| (instance, known)));
+        Ok(open.saturating_add(came))
     }
+}
+
+/// Connections over TCP that came in, by the kernel's counters: a line of names, and one of numbers.
+fn came_in(counters: &str) -> Option<u64> {
+    let mut lines = counters.lines().filter(|line| line.starts_with("Tcp:"));
+    let names = lines.next()?.split_ascii_whitespace();
+    let mut numbers = names.zip(lines.next()?.split_ascii_whitespace());
+    let (_, number) = numbers.find(|(name, _)| *name == "PassiveOpens")?;
+    number.parse().ok()
 }
 
 /// Both tables; the second one may be missing. One that is longer than `len_max` is an error, as is
@@ -141,6 +202,22 @@ mod tests {
         assert!(sockets(&missing, &table, 6).is_err(), "there is always one");
         assert!(sockets(&table, dir.path(), 6).is_err(), "not readable");
         assert!(sockets(&table, &missing, 5).is_err(), "too long");
+    }
+
+    #[test]
+    fn who_comes_by_an_old_name_is_counted_for_some_seconds() {
+        let text = "Ip: a\nIp: 1\nTcp: RtoMin ActiveOpens PassiveOpens\nTcp: 200 3 7\n";
+        assert_eq!(came_in(text), Some(7));
+        assert_eq!(came_in("Tcp: PassiveOpens\n"), None);
+        let begun = Instant::now();
+        let mut known = None;
+        let looks = [(0, 70, 0), (1, 75, 5), (2, 75, 0), (5, 76, 1), (7, 90, 0)];
+        // A later wait begins anew.
+        for (at_s, count, expected) in looks.into_iter().chain([(20, 99, 0), (21, 100, 1)]) {
+            let now = begun + Duration::from_secs(at_s);
+            let came = Arrivals::look(&mut known, count, now);
+            assert_eq!(came, expected, "after {at_s} s");
+        }
     }
 
     #[test]

@@ -20,6 +20,7 @@ impl BridgeState {
     pub(super) fn forget(&mut self, instance: InstanceName) {
         self.connected_at.remove(&instance);
         self.looked_for_ipv6.remove(&instance);
+        self.arrivals.remove(&instance);
         self.published_at.retain(|_, (last, _)| *last != instance);
     }
 }

@@ -41,7 +41,7 @@ pub(super) struct Place {
     pub(super) name: &'static str,
     /// Where the server is asked: by its port on the host, or by its name, which the hosts file of this process has.
     pub(super) at: Result<SocketAddr, u32>,
-    netns: Option<Arc<File>>,
+    pub(super) netns: Option<Arc<File>>,
 }
 
 impl Place {
@@ -67,7 +67,7 @@ impl Place {
         Ok(SocketAddr::new(found, 80))
     }
 
-    fn connect(&self) -> io::Result<TcpStream> {
+    pub(super) fn connect(&self) -> io::Result<TcpStream> {
         let stream = TcpStream::connect_timeout(&self.server()?, PATIENCE)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_nodelay(true)?;
@@ -76,7 +76,7 @@ impl Place {
 }
 
 /// One request over a connection: the version that answered, and whether it closes the connection.
-fn ask(stream: &mut TcpStream, more: &str) -> io::Result<(String, bool)> {
+pub(super) fn ask(stream: &mut TcpStream, more: &str) -> io::Result<(String, bool)> {
     stream.write_all(format!("GET / HTTP/1.1\r\nHost: web\r\n{more}\r\n").as_bytes())?;
     let mut text = String::new();
     while !text.ends_with("\n") || !text.contains("\r\n\r\nhello ") {
