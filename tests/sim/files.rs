@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::dice;
+use crate::plants::{self, Plant};
 
 static NUMBER: AtomicU64 = AtomicU64::new(0);
 
@@ -48,11 +49,22 @@ impl Files {
 
     /// Copies the files as they are now for the next life: what the old agent still writes is lost.
     pub(crate) fn crash(&mut self) {
-        let from = self.now();
+        let mut from = self.now();
+        if plants::is(Plant::LosesWrites) && self.life > 0 {
+            from = self.begin();
+        }
         self.life += 1;
         // The life may have been denied to create it.
         fs::create_dir_all(&from).unwrap();
         copy(&from, &self.now());
+        if plants::is(Plant::LosesWrites) {
+            copy(&from, &self.begin());
+        }
+    }
+
+    /// Copy of the files as the life began with them.
+    fn begin(&self) -> PathBuf {
+        self.root.join(format!("{}-begin", self.life))
     }
 
     pub(crate) fn damage(&self) -> Fate {

@@ -21,6 +21,7 @@ use crate::client::Clients;
 use crate::dice;
 use crate::disk;
 use crate::files::{Fate, Files};
+use crate::plants::{self, Plant};
 use crate::probes::Asking;
 use crate::verdicts::Verdicts;
 use crate::world::World;
@@ -271,7 +272,8 @@ impl Node {
             self.world.judge().rebooted();
             self.world.inner().ports.clear();
             self.verdicts = Verdicts::default();
-            (self.boots, self.boot_time) = (self.boots + 1, dice::millis(5000));
+            self.boots += u128::from(!plants::is(Plant::MissesBoot));
+            self.boot_time = dice::millis(5000);
         } else {
             self.boot_time += down;
         }

@@ -1,6 +1,7 @@
 //! Simulated histories of a node: the real store, queue, plan and reconciler on a runtime in
 //! memory, in virtual time, with all faults drawn from a seed. `contrib/simulate --help`.
 //!
+//! Each run without arguments plants faults around the agent (`plants`), all of which are to be found.
 //! Whoever changes the simulation shows again that it finds faults. These were planted one at a
 //! time, and found by the seed in parentheses: a turn begun while another runs (2); a removal not
 //! done (2); the backoff reset at each whole look (3); a change acknowledged and not written (3); a
@@ -36,6 +37,7 @@ mod history;
 mod judge;
 #[path = "../support/memory_runtime.rs"]
 mod memory_runtime;
+mod plants;
 mod probes;
 mod verdicts;
 mod world;
@@ -49,6 +51,8 @@ struct Asked {
     first: u64,
     seeds: u64,
     one: Option<u64>,
+    /// Whether faults are planted once all is well.
+    plants: bool,
 }
 
 fn asked() -> Option<Asked> {
@@ -56,14 +60,20 @@ fn asked() -> Option<Asked> {
         first: 1,
         seeds: SEEDS,
         one: None,
+        plants: true,
     };
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
         // A filter of `cargo test`, which names another test.
         if !word.starts_with('-') {
-            asked.seeds = 0;
+            (asked.seeds, asked.plants) = (0, false);
             continue;
         }
+        if word == "--plants" {
+            (asked.seeds, asked.plants) = (0, true);
+            continue;
+        }
+        asked.plants = false;
         let number: u64 = words.next()?.parse().ok()?;
         match word.as_str() {
             "--first" => asked.first = number,
@@ -90,7 +100,7 @@ fn one(seed: u64) -> Result<(), String> {
 
 fn main() -> ExitCode {
     let Some(asked) = asked() else {
-        eprintln!("usage: [--seeds N] [--first N] | --seed N");
+        eprintln!("usage: [--seeds N] [--first N] | --seed N | --plants");
         return ExitCode::from(2);
     };
     if let Some(seed) = asked.one {
@@ -138,12 +148,27 @@ fn main() -> ExitCode {
                 "{} histories from seed {} on: every invariant held",
                 asked.seeds, asked.first
             );
-            ExitCode::SUCCESS
+            if asked.plants {
+                plant()
+            } else {
+                ExitCode::SUCCESS
+            }
         }
         Some((seed, why)) => {
             println!(
                 "seed {seed}: {why}\nagain, with all that happened: contrib/simulate --seed {seed}"
             );
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Plants every fault.
+fn plant() -> ExitCode {
+    match plants::all_found() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            println!("{why}");
             ExitCode::FAILURE
         }
     }

@@ -11,6 +11,7 @@ use state::id::InstanceName;
 
 use crate::bodies;
 use crate::dice;
+use crate::plants::{self, Plant};
 use crate::world::World;
 
 /// Manner in which a process answers.
@@ -54,7 +55,11 @@ impl Asker for Asking {
             }
             let works = manner == Manner::Works && world.running().contains(&name);
             world.judge().answers(name, works);
-            Some(match works {
+            let is_misread = plants::is(match works {
+                true => Plant::CallsUnhealthy,
+                false => Plant::CallsReady,
+            });
+            Some(match works != is_misread {
                 true => Ok("port 80 accepts connections".to_owned()),
                 false => Err("port 80 refuses connections".to_owned()),
             })

@@ -17,7 +17,8 @@ use state::store::Store;
 use crate::bodies;
 use crate::dice;
 use crate::judge::Judge;
-use crate::memory_runtime::{Call, Circumstances, MemoryRuntime, Step};
+use crate::memory_runtime::{Call, Circumstances, MemoryRuntime, Misdeed, Step};
+use crate::plants::{self, Plant};
 use crate::probes::{self, Manner, Manners};
 
 /// Dice and judge of the runtime below the agent.
@@ -103,6 +104,13 @@ impl Circumstances for Fortune {
             false => dice::millis(5000),
         };
         (0..times).map(late).collect()
+    }
+
+    fn misbehaves(&self, misdeed: Misdeed) -> bool {
+        plants::is(match misdeed {
+            Misdeed::TakesPorts => Plant::TakesPorts,
+            Misdeed::HidesRestart => Plant::HidesRestart,
+        })
     }
 
     fn saw(&self, step: Step<'_>) {

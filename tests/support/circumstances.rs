@@ -57,6 +57,15 @@ pub(crate) enum Step<'a> {
     Lost(InstanceName),
 }
 
+/// Thing that a runtime does wrong, for a test to find it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Misdeed {
+    /// It gives the host ports to an instance that stands back.
+    TakesPorts,
+    /// It does not tell of which restart a process is.
+    HidesRestart,
+}
+
 /// Circumstances in which a runtime works.
 pub(crate) trait Circumstances: Debug + Default + Send + Sync + 'static {
     /// First part of a call: takes its time, and may fail.
@@ -80,6 +89,11 @@ pub(crate) trait Circumstances: Debug + Default + Send + Sync + 'static {
     /// Addresses that the network answers for a container that is launched.
     fn addresses(&self, record: &Record) -> Option<Addresses> {
         record.assignment.address.map(Addresses::from)
+    }
+
+    /// Whether the runtime does this wrong.
+    fn misbehaves(&self, _: Misdeed) -> bool {
+        false
     }
 
     /// Takes notice of a step.

@@ -26,7 +26,7 @@ use crate::runtime::{
     UnmanagedContainer, WantedRecords,
 };
 
-pub(crate) use circumstances::{Call, Circumstances, Step};
+pub(crate) use circumstances::{Call, Circumstances, Misdeed, Step};
 
 #[path = "circumstances.rs"]
 mod circumstances;
@@ -346,17 +346,19 @@ impl<C: Circumstances> Runtime for MemoryRuntime<C> {
         if needs_image && !self.inner().images.contains(&digest) {
             return Err(RuntimeError::ImageLost(digest));
         }
+        let is_hidden = self.circumstances.misbehaves(Misdeed::HidesRestart);
+        let restart = if is_hidden { 0 } else { record.restarts_asked };
         let made = Made {
             task: Task::Absent,
             memory_kills: None,
             label: label(record),
-            restart: record.restarts_asked,
+            restart,
         };
         self.make(name, made);
         self.circumstances.part().await?;
-        self.tell_restart(record);
+        self.tell_restart(name, restart);
         self.circumstances.part().await?;
-        if !record.stands_back() {
+        if !record.stands_back() || self.circumstances.misbehaves(Misdeed::TakesPorts) {
             self.publish(name);
         }
         if matches!(self.task(name), Task::Running { .. }) {

@@ -1,6 +1,7 @@
 //! Restarts in memory: which one the task of an instance was created after.
 
 use state::desired::Record;
+use state::id::InstanceName;
 use state::observed::Task;
 
 use super::MemoryRuntime;
@@ -17,11 +18,11 @@ impl<C> MemoryRuntime<C> {
     }
 
     /// Tells an instance without a task after which restart the next one is created.
-    pub(super) fn tell_restart(&self, record: &Record) {
+    pub(super) fn tell_restart(&self, name: InstanceName, restart: u64) {
         let mut inner = self.inner();
-        let made = inner.instances.get_mut(&record.instance());
+        let made = inner.instances.get_mut(&name);
         if let Some(made) = made.filter(|made| made.task == Task::Absent) {
-            made.restart = record.restarts_asked;
+            made.restart = restart;
         }
     }
 }
