@@ -198,7 +198,7 @@ impl Judge {
         if self.is_wanted(name) && !unwanted && !is_unhealthy {
             self.broken(format!("{name} was {how}, though it is wanted and ran"));
         }
-        if self.protected.contains(&name) {
+        if self.protected.contains(&name) && !is_unhealthy {
             self.broken(format!(
                 "{name} was {how}, though only the agent's files were lost"
             ));
