@@ -34,6 +34,7 @@ mod review;
 mod rooms;
 mod secrets;
 mod shelf;
+mod status_line;
 mod store;
 mod subnet;
 mod tls;

@@ -12,6 +12,11 @@ pub(crate) fn ready() {
     tell(&NotifyState::Ready);
 }
 
+/// Tells systemd in a line how the agent does.
+pub(crate) fn status(line: &str) {
+    tell(&NotifyState::Status(line));
+}
+
 /// Tells systemd that the agent stops as it was asked to.
 pub(crate) fn stopping() {
     tell(&NotifyState::Stopping);

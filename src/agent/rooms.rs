@@ -22,6 +22,7 @@ use super::registries::{follow_registries, follow_room, registry_config, room_co
 use super::review;
 use super::secrets;
 use super::shelf::LocalShelf;
+use super::status_line;
 use super::store::{self, open_store};
 use super::usage;
 use crate::api::{self, CallRules, CallerToken, ClientList, Gate, OwnNames};
@@ -134,11 +135,11 @@ impl Rooms {
         probes::start(asking, told.clone(), (stop, tracker));
         let volumes = NodeVolumes::start(volumes, &writer, told, roots, (stop, tracker));
         let node = usage::shown_by(node.with_execs(execs).with_volumes(volumes), config)?;
-        let node = Arc::new(node.with_reach(reach(config)).with_shelf(LocalShelf(shelf)));
+        let node = node.with_reach(reach(config)).with_shelf(LocalShelf(shelf));
+        let node = status_line::follow(Arc::new(node), stop, tracker);
         let link = contact
             .clone()
             .and_then(|contact| link(config, &node, contact, journal.clone(), clock.boot_id()));
-        let scraped = config.monitoring.metrics_enabled.then_some(metrics);
         Ok(Self {
             network,
             handle: reconciler.handle(),
@@ -148,7 +149,7 @@ impl Rooms {
             monitor,
             link,
             contact,
-            router: api::router(node, call_rules(config, callers), scraped),
+            router: api::router(node, call_rules(config, callers), scraped(config, metrics)),
         })
     }
 
@@ -231,6 +232,10 @@ impl Rooms {
         tracker.spawn(notify::watchdog(stalled, stop.clone()));
         self.router
     }
+}
+
+fn scraped(config: &Config, metrics: Metrics) -> Option<Metrics> {
+    config.monitoring.metrics_enabled.then_some(metrics)
 }
 
 fn audit_log(config: &Config, journal: &Journal) -> AuditLog {

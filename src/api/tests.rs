@@ -42,7 +42,7 @@ mod exec;
 mod explain;
 pub(super) mod files;
 mod logs;
-mod looks;
+pub(crate) mod looks;
 mod metrics;
 mod orders;
 mod push_set;

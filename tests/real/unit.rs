@@ -84,6 +84,11 @@ async fn the_shipped_unit_lets_the_agent_do_all_that_a_container_needs() {
         "{detail}"
     );
 
+    let says = "systemctl show -p StatusText --value chas-node-agent | grep ': 1 running'";
+    eventually("systemctl status says so", SOON, || {
+        systemd.run(says).is_ok()
+    });
+
     // Another agent in another mount namespace takes over what the first made, and replaces it.
     systemd
         .run("systemctl kill --signal KILL chas-node-agent")

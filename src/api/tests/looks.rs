@@ -28,7 +28,7 @@ pub(super) fn failed(record: &Record, status: Status) -> ManagedView {
 }
 
 /// Health of a node on which these containers are the worst, maybe without containerd.
-pub(super) fn seen(containerd: bool, worst: &[&str]) -> HealthView {
+pub(crate) fn seen(containerd: bool, worst: &[&str]) -> HealthView {
     let unsettled = |name: &&str| UnsettledView {
         name: name.parse().unwrap(),
         condition: failed(&named(name, 1), Status::Failed).condition,
