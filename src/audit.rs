@@ -120,6 +120,7 @@ fn asked(call: &AuditCall, change: &AuditedChange) -> Event {
     };
     let event = Event::from(EventKind::ChangeAsked {
         change: change.kind,
+        name: change.name.clone(),
         by: call.by.clone(),
         request: call.request.clone(),
         verdict,

@@ -1,8 +1,9 @@
 //! The feed of events from the first moment of the agent to the last.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use state::event::EventKind;
+use state::time::unix_ms;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -26,7 +27,8 @@ impl KeptFeed {
         let directory = config.state.dir.join(feed::DIRECTORY);
         let opened = tokio::task::spawn_blocking(move || FeedFiles::open(&directory)).await;
         let (files, before) = opened.expect("events are read without a panic");
-        let (feed, end) = (EventFeed::after(before), CancellationToken::new());
+        let now = unix_ms(SystemTime::now()) / 1000;
+        let (feed, end) = (EventFeed::after(before, now), CancellationToken::new());
         let writing = TaskTracker::new();
         writing.spawn(files.follow(feed.clone(), feed.newest(), end.clone()));
         writing.close();

@@ -130,16 +130,15 @@ struct Filter {
 
 impl Filter {
     fn shows(&self, event: &FeedEvent) -> bool {
-        let name = event.container.as_ref().and_then(|(_, name)| name.as_ref());
+        let name = event.name.as_ref();
         let is_its_own = match name {
             Some(name) => self.names.has(name),
             // The node's events may tell of any container.
             None => *self.names == NameScope::All,
         };
         let is_named = |names: &BTreeSet<String>| {
-            let id = event.container.as_ref().map(|(id, _)| id.to_string());
             name.is_some_and(|name| names.contains(name.as_str()))
-                || id.is_some_and(|id| names.contains(&id))
+                || event.id.is_some_and(|id| names.contains(&id.to_string()))
         };
         is_its_own
             && self.containers.as_ref().is_none_or(is_named)
@@ -170,8 +169,12 @@ impl EventReader {
             return None;
         }
         if !std::mem::replace(&mut self.has_begun, true) && !self.as_lines {
-            // The headers are sent with it, and so the caller knows that it is heard.
-            return Some((Bytes::from_static(b": events follow\n\n"), self));
+            // The headers are sent with it, and the number is where the reader comes back to although
+            // no event was for it.
+            return Some((
+                format!(": events follow\nid: {}\n\n", self.position).into(),
+                self,
+            ));
         }
         loop {
             self.newest.mark_unchanged();
@@ -195,8 +198,12 @@ impl EventReader {
                 _ = self.newest.changed() => {}
                 () = self.feed.readers_end() => return None,
                 () = tokio::time::sleep(COMMENT_AFTER) => {
-                    let comment: &[u8] = if self.as_lines { b"\n" } else { b":\n\n" };
-                    return Some((Bytes::from_static(comment), self));
+                    let comment = if self.as_lines {
+                        Bytes::from_static(b"\n")
+                    } else {
+                        format!(":\nid: {}\n\n", self.position).into()
+                    };
+                    return Some((comment, self));
                 }
             }
         }

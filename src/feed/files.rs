@@ -13,11 +13,11 @@ use state::id::{ContainerId, ContainerName};
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 
-use super::{EVENTS_MAX, EventFeed, FeedEvent};
+use super::{EventFeed, FeedEvent, NUMBER_MAX};
 
 /// Directory of the files in the state directory.
 pub const DIRECTORY: &str = "events";
-/// Size at which another file is begun: more than [`EVENTS_MAX`] events need.
+/// Size at which another file is begun: as much as is kept in memory.
 const FILE_BYTES_MAX: u64 = 2 << 20;
 /// The newer file.
 const NEWER: &str = "events.jsonl";
@@ -45,6 +45,7 @@ struct EventHead {
     id: u64,
     kind: Box<str>,
     container: Option<EventHeadContainer>,
+    name: Option<ContainerName>,
 }
 
 #[derive(Deserialize)]
@@ -74,7 +75,6 @@ impl FeedFiles {
             last = last.max(event.number);
             is_next
         });
-        events.drain(..events.len().saturating_sub(EVENTS_MAX));
         let files = Self {
             directory: directory.to_owned(),
             open: None,
@@ -87,9 +87,13 @@ impl FeedFiles {
         let mut newest = feed.watch();
         let mut is_failing = false;
         loop {
-            let page = feed.read(position, EVENTS_MAX).events;
-            let last = page.last().map(|event| event.number);
-            let (files, written) = self.append_away(page).await;
+            let page = feed.read(position, LINES_AT_ONCE);
+            if page.has_lost {
+                // A gap within the files would hide that something is missing.
+                self.clear();
+            }
+            let last = page.events.last().map(|event| event.number);
+            let (files, written) = self.append_away(page.events).await;
             self = files;
             match written {
                 Ok(()) => {
@@ -102,20 +106,31 @@ impl FeedFiles {
                 }
                 Err(_) => {}
             }
-            let is_behind = last.is_some_and(|last| last > position);
+            let is_behind = position < feed.newest();
+            if is_behind && !is_failing {
+                continue;
+            }
+            if stop.is_cancelled() {
+                return;
+            }
             tokio::select! {
-                biased;
-                () = stop.cancelled() => break,
-                () = sleep(AGAIN_AFTER), if is_behind => {}
-                changed = newest.changed(), if !is_behind => {
+                () = stop.cancelled() => {}
+                () = sleep(AGAIN_AFTER), if is_failing => {}
+                changed = newest.changed(), if !is_failing => {
                     if changed.is_err() {
-                        break;
+                        return;
                     }
                 }
             }
         }
-        let page = feed.read(position, EVENTS_MAX).events;
-        let _the_last_words = self.append_away(page).await;
+    }
+
+    /// Removes the files.
+    fn clear(&mut self) {
+        self.open = None;
+        for name in [OLDER, NEWER] {
+            let _it_may_be_absent = fs::remove_file(self.directory.join(name));
+        }
     }
 
     async fn append_away(mut self, events: Vec<Arc<FeedEvent>>) -> (Self, io::Result<()>) {
@@ -134,20 +149,21 @@ impl FeedFiles {
     }
 
     fn append(&mut self, events: &[Arc<FeedEvent>]) -> io::Result<()> {
-        for events in events.chunks(LINES_AT_ONCE) {
-            let mut text = Vec::new();
-            for event in events {
-                text.extend_from_slice(&event.data);
-                text.push(b'\n');
-            }
-            let (mut file, bytes) = match self.open.take() {
-                Some((_, bytes)) if bytes >= FILE_BYTES_MAX => self.begin()?,
-                Some(open) => open,
-                None => self.resume()?,
-            };
-            file.write_all(&text)?;
-            self.open = Some((file, bytes + text.len() as u64));
+        if events.is_empty() {
+            return Ok(());
         }
+        let mut text = Vec::new();
+        for event in events {
+            text.extend_from_slice(&event.data);
+            text.push(b'\n');
+        }
+        let (mut file, bytes) = match self.open.take() {
+            Some((_, bytes)) if bytes >= FILE_BYTES_MAX => self.begin()?,
+            Some(open) => open,
+            None => self.resume()?,
+        };
+        file.write_all(&text)?;
+        self.open = Some((file, bytes + text.len() as u64));
         Ok(())
     }
 
@@ -189,13 +205,22 @@ fn read(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Event of a line. `None`: it is none.
+/// Event of a line. `None`: it is none that an agent wrote.
 fn parsed(line: &str) -> Option<FeedEvent> {
     let head: EventHead = serde_json::from_str(line).ok()?;
+    let is_word = |letter: char| letter.is_ascii_lowercase() || letter == '_';
+    if head.id >= NUMBER_MAX || !head.kind.chars().all(is_word) || line.contains('\r') {
+        return None;
+    }
+    let (id, name) = match head.container {
+        Some(container) => (Some(container.id), container.name),
+        None => (None, head.name),
+    };
     Some(FeedEvent {
         number: head.id,
         kind: head.kind,
-        container: head.container.map(|of| (of.id, of.name)),
+        id,
+        name,
         data: Bytes::copy_from_slice(line.as_bytes()),
     })
 }

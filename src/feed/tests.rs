@@ -1,16 +1,18 @@
 use std::time::Duration;
 
+use serde_json::json;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::*;
 
 fn event(number: u64) -> FeedEvent {
-    let data = serde_json::json!({"id": number, "kind": "k", "container": null});
+    let data = json!({"id": number, "kind": "k", "container": null});
     FeedEvent {
         number,
         kind: "k".into(),
-        container: None,
+        id: None,
+        name: None,
         data: data.to_string().into(),
     }
 }
@@ -39,14 +41,32 @@ fn a_reader_is_shown_what_came_after_its_position_and_told_what_it_missed() {
 
 #[test]
 fn another_start_gives_numbers_that_none_before_had() {
-    let feed = EventFeed::after(vec![event(3), event(8)]);
+    let feed = EventFeed::after(vec![event(3), event(8)], 0);
     feed.push(event);
     assert_eq!(numbers(&feed.read(0, 9)), [3, 8, 1_000_001]);
     assert!(feed.read(1, 9).has_lost && !feed.read(2, 9).has_lost);
     assert!(!feed.read(8, 9).has_lost, "nothing is missing in between");
-    let again = EventFeed::after(vec![event(1_000_001)]);
-    again.push(event);
-    assert_eq!(again.newest(), 2_000_001);
+    // Also where a power cut took all of a start's events.
+    for (last, started, first) in [(3, 7, 7_000_001), (9_000_000, 7, 10_000_001)] {
+        let feed = EventFeed::after(vec![event(last)], started);
+        feed.push(event);
+        assert_eq!(feed.newest(), first);
+    }
+    let empty = EventFeed::after(Vec::new(), 7);
+    assert!(empty.read(5, 9).has_lost && !empty.read(0, 9).has_lost);
+}
+
+#[test]
+fn events_are_bounded_by_their_bytes() {
+    let feed = EventFeed::default();
+    for _ in 0..10 {
+        feed.push(|number| FeedEvent {
+            data: vec![b'x'; BYTES_MAX / 4].into(),
+            ..event(number)
+        });
+    }
+    assert_eq!(numbers(&feed.read(0, 99)), [7, 8, 9, 10]);
+    assert!(feed.read(5, 1).has_lost && !feed.read(6, 1).has_lost);
 }
 
 #[tokio::test]
@@ -58,7 +78,7 @@ async fn the_files_bring_back_what_was_pushed_also_after_a_torn_line() {
         let (files, before) = FeedFiles::open(&directory);
         let known: Vec<_> = before.iter().map(|event| event.number).collect();
         assert_eq!(known, expected);
-        let feed = EventFeed::after(before);
+        let feed = EventFeed::after(before, 0);
         let (stop, position) = (CancellationToken::new(), feed.newest());
         let following =
             TaskTracker::new().spawn(files.follow(feed.clone(), position, stop.clone()));
@@ -67,10 +87,11 @@ async fn the_files_bring_back_what_was_pushed_also_after_a_torn_line() {
         feed.push(event);
         stop.cancel();
         following.await.unwrap();
-        expected.extend([1, 2].map(|number| start * NUMBERS_OF_START + number));
+        expected.extend([1, 2].map(|number| start * NUMBERS_OF_SECOND + number));
         let newer = directory.join("events.jsonl");
         let mut text = std::fs::read(&newer).unwrap();
-        text.extend_from_slice(b"{\"id\":99999999,\"ki");
+        let foreign = json!({"id": u64::MAX, "kind": "k"});
+        text.extend_from_slice(format!("{foreign}\n{{\"id\":99999999,\"ki").as_bytes());
         std::fs::write(&newer, text).unwrap();
     }
 }
@@ -85,7 +106,7 @@ async fn the_files_are_bounded() {
     let long = "x".repeat(16 << 10);
     for _ in 0..600 {
         feed.push(|number| FeedEvent {
-            data: serde_json::json!({"id": number, "kind": "k", "x": long})
+            data: json!({"id": number, "kind": "k", "x": long})
                 .to_string()
                 .into(),
             ..event(number)

@@ -4,10 +4,14 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Map, Value, json};
 use state::event::{Event, EventKind};
+use state::id::ContainerName;
 use state::plan::Step;
 use state::reason::Reason;
 
 use crate::feed::FeedEvent;
+
+/// Names and leftovers that an event lists.
+const LISTED_MAX: usize = 50;
 
 /// The event with this number.
 pub(super) fn render(number: u64, at: SystemTime, event: &Event) -> FeedEvent {
@@ -38,7 +42,10 @@ pub(super) fn render(number: u64, at: SystemTime, event: &Event) -> FeedEvent {
     FeedEvent {
         number,
         kind: event.kind.as_str().into(),
-        container: subject.map(|of| (of.id, of.name.clone())),
+        id: subject.map(|of| of.id),
+        name: subject
+            .and_then(|of| of.name.clone())
+            .or_else(|| asked_of(&event.kind)),
         data: Value::Object(data).to_string().into(),
     }
 }
@@ -62,7 +69,7 @@ fn facts(kind: &EventKind) -> Value {
             json!({"exit_code": code, "signal": signal})
         }
         EventKind::MemoryKilled { kills } => json!({"kills": kills}),
-        EventKind::WaitGivenUp { names } => json!({"names": names}),
+        EventKind::WaitGivenUp { names } => json!({"names": few(names)}),
         EventKind::JobRun { result }
         | EventKind::TagChecked { result }
         | EventKind::PollEnded { result }
@@ -82,11 +89,16 @@ fn facts(kind: &EventKind) -> Value {
         } => json!({"received_bytes": received_bytes, "complete": complete}),
         EventKind::ChangeAsked {
             change,
+            name,
             by,
             request,
             verdict,
-        } => json!({"change": change, "by": by, "request": request, "verdict": verdict}),
-        EventKind::LeftoversSwept { removed } => json!({"removed": removed}),
+        } => json!({
+            "change": change, "name": name, "by": by, "request": request, "verdict": verdict
+        }),
+        EventKind::LeftoversSwept { removed } => {
+            json!({"removed": few(removed), "count": removed.len()})
+        }
         EventKind::NodeRegistered { cluster_size } => json!({"cluster_size": cluster_size}),
         EventKind::SetApplied {
             generation,
@@ -98,13 +110,26 @@ fn facts(kind: &EventKind) -> Value {
             "rejected": rejected
         }),
         EventKind::SetUnconfirmed { generation, names } => {
-            json!({"generation": generation, "names": names})
+            json!({"generation": generation, "names": few(names), "count": names.len()})
         }
         EventKind::SetRejected { code } => json!({"fault": code}),
         EventKind::StoreWritten { took } => json!({"took_ms": ms(*took)}),
         EventKind::AgentStarted { version } => json!({"version": version}),
         _ => Value::Null,
     }
+}
+
+/// Container that a change is asked of, which may not be there.
+fn asked_of(kind: &EventKind) -> Option<ContainerName> {
+    if let EventKind::ChangeAsked { name, .. } = kind {
+        return name.clone();
+    }
+    None
+}
+
+/// The first of many.
+fn few(all: &[String]) -> &[String] {
+    all.get(..LISTED_MAX).unwrap_or(all)
 }
 
 fn does(step: &Step) -> String {

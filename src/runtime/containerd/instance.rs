@@ -23,7 +23,7 @@ use super::config::ContainerdConfig;
 use super::image::Images;
 use super::rpc::client::ContainerdClient;
 use super::rpc::tasks::TaskCalls;
-use super::shim::lost::Shims;
+use super::shim::lost::{EmptyShims, Shims};
 use super::shim::remains::Remains;
 use crate::oci::confinement::{ConfinementLayer, IdMapping};
 use crate::oci::host::Host;
@@ -65,6 +65,7 @@ pub(super) struct Instances {
     ids: OwnIds,
     /// Instances without a container, as the last listing found them.
     orphans: Mutex<Vec<InstanceName>>,
+    empty_shims: Mutex<EmptyShims>,
     /// Instances whose shim does not answer, and since when as far as looks have told.
     silent: Mutex<BTreeMap<InstanceName, Instant>>,
     /// Programs that run beside first processes.
@@ -123,6 +124,7 @@ impl Instances {
             images,
             host: Host::read()?,
             orphans: Mutex::default(),
+            empty_shims: Mutex::default(),
             silent: Mutex::default(),
             execs,
         })

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::alarm::Alarm;
+use crate::id::ContainerName;
 use crate::plan::Step;
 
 /// Words of the kinds that are told to readers: all but the routine ones.
@@ -228,6 +229,8 @@ pub enum EventKind {
     ChangeAsked {
         /// The kind of the change, in the audit's word.
         change: &'static str,
+        /// The container's name. `None`: the change is about something else.
+        name: Option<ContainerName>,
         /// The caller: a name, or the part of the agent that acts by itself.
         by: String,
         /// The id of the request, as its answer bears it.

@@ -6,12 +6,13 @@ use containerd_client::services::v1 as api;
 use state::id::InstanceName;
 use state::observed::Task;
 use state::reason::Reason;
+use tokio::time::Instant;
 
 use super::Instances;
 use crate::lock::lock;
 use crate::runtime::containerd::rpc::client::CallError;
 use crate::runtime::containerd::rpc::{containers, snapshots};
-use crate::runtime::containerd::shim::lost;
+use crate::runtime::containerd::shim::lost::{self, Shim};
 use crate::runtime::{RuntimeError, StopOrder};
 
 impl Instances {
@@ -32,9 +33,7 @@ impl Instances {
         // Before the lists: an instance that is created meanwhile is in them.
         let mut remains = self.remains.instances().await;
         let shims = self.shims.running().await;
-        for instance in lost::of_resting(&shims, resting) {
-            self.end_lost_shim(instance).await?;
-        }
+        let stuck = self.end_empty_shims(&shims, resting).await;
         let containers = containers::list(&self.client, None)
             .await
             .map_err(|error| error.into_error(Reason::CreateFailed, "list containers"))?;
@@ -50,7 +49,7 @@ impl Instances {
         let mut lost: BTreeSet<_> = lost::lost(&shims, &known, wanted).into_iter().collect();
         lost.append(&mut remains);
         if lost.is_empty() {
-            return Ok(Vec::new());
+            return stuck.map(|()| Vec::new());
         }
         // A task without a container is an orphan, and ended as one.
         let tasks = self.tasks.list().await;
@@ -63,7 +62,34 @@ impl Instances {
                 lost.remove(&name);
             }
         }
-        Ok(lost.into_iter().collect())
+        stuck.map(|()| lost.into_iter().collect())
+    }
+
+    /// Ends the shims of `resting` instances whose task was deleted, by a call that was cut off before
+    /// containerd had asked the shim to end. Nothing is left of such a task.
+    async fn end_empty_shims(
+        &self,
+        shims: &[Shim],
+        resting: &BTreeSet<InstanceName>,
+    ) -> Result<(), RuntimeError> {
+        let served = lost::served(shims);
+        let mut without_task = BTreeSet::new();
+        for name in served.intersection(resting) {
+            if matches!(self.task(*name).await?, Task::Absent) {
+                without_task.insert(*name);
+            }
+        }
+        let empty = lock(&self.empty_shims).look(shims, &without_task, Instant::now());
+        let mut ended = Ok(());
+        for (name, shim) in empty {
+            // A start that was asked for since is served by it.
+            if !matches!(self.task(name).await?, Task::Absent) {
+                continue;
+            }
+            let done = self.shims.end_shim(name, shim).await;
+            ended = ended.and(done.map_err(RuntimeError::from));
+        }
+        ended
     }
 
     /// Ends the shim of an instance that containerd has lost, if one runs, and the processes that

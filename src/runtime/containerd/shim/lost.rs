@@ -1,7 +1,7 @@
 //! Shims that containerd has lost: the caller that asked for a task went away while it was created,
 //! and no other took it over, or while it was deleted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -15,6 +15,7 @@ use state::failure::Failure;
 use state::id::InstanceName;
 use state::reason::Reason;
 use state::time::BootTime;
+use tokio::time::Instant;
 
 use super::process;
 
@@ -22,9 +23,8 @@ use super::process;
 /// seconds on a busy node.
 const LOST_AFTER: Duration = Duration::from_secs(120);
 
-/// A shim of this age is not ending any more by itself: containerd asks it to as soon as it has
-/// deleted the task.
-const EMPTY_AFTER: Duration = Duration::from_secs(10);
+/// A shim that was without a task for so long is asked by nobody for one, nor to end.
+const EMPTY_FOR: Duration = Duration::from_secs(20);
 
 /// Time for a shim to end by SIGTERM.
 const SHIM_GRACE: Timespec = Timespec {
@@ -57,6 +57,15 @@ impl Shims {
         else {
             return Ok(false);
         };
+        self.end_shim(instance, shim).await?;
+        Ok(true)
+    }
+
+    /// Ends this shim of an instance, and no other.
+    ///
+    /// # Errors
+    /// [`Reason::ProcessStuck`].
+    pub(crate) async fn end_shim(&self, instance: InstanceName, shim: Shim) -> Result<(), Failure> {
         tracing::warn!(%instance, pid = shim.pid, "ending shim that is lost or does not answer");
         let this = self.clone();
         let ended =
@@ -65,7 +74,7 @@ impl Shims {
             let message = format!("the shim of {instance} does not end: {error}");
             return Err(Failure::new(Reason::ProcessStuck, message));
         }
-        Ok(true)
+        Ok(())
     }
 
     /// Shims that run now, also those of another containerd with a namespace of this name.
@@ -182,16 +191,37 @@ pub(crate) fn served(shims: &[Shim]) -> BTreeSet<InstanceName> {
     ids.filter_map(|id| id.parse().ok()).collect()
 }
 
-/// Instances of `resting` that have a shim, and so should have a task.
-pub(crate) fn of_resting(
-    shims: &[Shim],
-    resting: &BTreeSet<InstanceName>,
-) -> BTreeSet<InstanceName> {
-    let old = shims
-        .iter()
-        .filter(|shim| shim.is_own && shim.age.is_some_and(|age| age >= EMPTY_AFTER));
-    let names = old.filter_map(|shim| shim.id.parse().ok());
-    names.filter(|name| resting.contains(name)).collect()
+/// Shims of instances that rest, by the process that each was when it was first seen without a task.
+#[derive(Debug, Default)]
+pub(crate) struct EmptyShims(BTreeMap<InstanceName, (u32, Instant)>);
+
+impl EmptyShims {
+    /// Takes in a look at the `resting` instances that have no task, and answers the shims that have
+    /// been without one for so long that they do not end by themselves, nor wait for a task that is
+    /// being created.
+    pub(crate) fn look(
+        &mut self,
+        shims: &[Shim],
+        resting: &BTreeSet<InstanceName>,
+        now: Instant,
+    ) -> Vec<(InstanceName, Shim)> {
+        let named = shims.iter().filter(|shim| shim.is_own);
+        let named = named.filter_map(|shim| Some((shim.id.parse().ok()?, shim)));
+        let seen: Vec<(InstanceName, &Shim)> =
+            named.filter(|(name, _)| resting.contains(name)).collect();
+        let before = std::mem::take(&mut self.0);
+        for (name, shim) in &seen {
+            let known = before.get(name).filter(|(pid, _)| *pid == shim.pid);
+            let since = known.map_or(now, |(_, since)| *since);
+            self.0.insert(*name, (shim.pid, since));
+        }
+        let is_empty = |name: &InstanceName| {
+            let since = self.0.get(name).map(|(_, since)| *since);
+            since.is_some_and(|since| now.duration_since(since) >= EMPTY_FOR)
+        };
+        let empty = seen.into_iter().filter(|(name, _)| is_empty(name));
+        empty.map(|(name, shim)| (name, shim.clone())).collect()
+    }
 }
 
 /// Instances of old shims that containerd does not know: `known` are the ids that it has a
@@ -258,26 +288,32 @@ mod tests {
     }
 
     #[test]
-    fn an_old_shim_of_a_container_that_rests_may_be_empty() {
+    fn a_shim_is_empty_once_the_same_process_was_seen_without_a_task_for_a_while() {
         let id = "000000000abc-1";
-        let check = |is_own: bool, age: Option<Duration>, resting: &[&str]| {
-            let shim = Shim {
-                pid: 1,
-                id: id.to_owned(),
-                is_own,
-                age,
-            };
-            let resting = resting.iter().map(|id| id.parse().unwrap()).collect();
-            !of_resting(&[shim], &resting).is_empty()
+        let (name, begin) = (id.parse().unwrap(), Instant::now());
+        let shim = |pid: u32, is_own: bool| Shim {
+            pid,
+            id: id.to_owned(),
+            is_own,
+            age: None,
         };
-        assert!(check(true, Some(EMPTY_AFTER), &[id]));
-        assert!(!check(true, Some(EMPTY_AFTER), &["000000000abc-2"]));
-        assert!(
-            !check(true, Some(EMPTY_AFTER / 2), &[id]),
-            "it may be ending"
+        let resting = BTreeSet::from([name]);
+        let mut empty = EmptyShims::default();
+        let mut look = |shim: Shim, resting: &BTreeSet<_>, after: u64| {
+            let now = begin + Duration::from_secs(after);
+            empty.look(&[shim], resting, now).len()
+        };
+        assert_eq!(look(shim(1, true), &resting, 0), 0);
+        assert_eq!(look(shim(1, true), &resting, 19), 0);
+        assert_eq!(look(shim(2, true), &resting, 30), 0, "another process");
+        assert_eq!(look(shim(2, true), &resting, 50), 1);
+        assert_eq!(
+            look(shim(2, true), &BTreeSet::new(), 51),
+            0,
+            "it has a task"
         );
-        assert!(!check(true, None, &[id]));
-        assert!(!check(false, Some(EMPTY_AFTER), &[id]));
+        assert_eq!(look(shim(2, true), &resting, 52), 0);
+        assert_eq!(look(shim(2, false), &resting, 99), 0);
     }
 
     #[test]
