@@ -3,14 +3,14 @@
 use state::desired::{Record, RunState};
 use state::event::{Event, EventKind};
 use state::history::{Cause, History};
-use state::observed::Exit;
+use state::observed::{Exit, Seen};
 use state::plan::Step;
 use state::reason::Reason;
 
 /// Whether the container is to end: an end is no fault of its own then.
-pub(super) fn is_to_end(record: Option<&Record>) -> bool {
+pub(super) fn is_to_end(record: Option<&Record>, seen: &Seen) -> bool {
     record.is_none_or(|record| {
-        record.run == RunState::Stopped || record.removing || record.restart_pending
+        record.run == RunState::Stopped || record.removing || seen.awaits_restart(record)
     })
 }
 

@@ -216,7 +216,7 @@ impl<R: Runtime> Reconciler<R> {
         }
         let is_news = before.0 != after.0 || before.1 < after.1;
         let ended = after.0.filter(|_| is_news);
-        let exited = ended.map(|exit| exited(is_to_end(record), &exit, &history, &next));
+        let exited = ended.map(|exit| exited(is_to_end(record, seen), &exit, &history, &next));
         let former = former_exited(record, before.2.as_ref(), &history);
         let news = news(kills, is_newly_unresponsive, exited);
         for event in former.into_iter().chain(news) {

@@ -125,10 +125,12 @@ pub struct FormerImage {
 }
 
 impl Record {
-    /// Asks for a restart, apart from any that was asked for before.
-    pub fn ask_restart(&mut self) {
+    /// Asks for a restart, apart from any that was asked for before. The number is above `floor`,
+    /// which grows with every change or with time: an older agent, which knows no numbers, stores a
+    /// record without the last one, and the container's label keeps it.
+    pub fn ask_restart(&mut self, floor: u64) {
         self.restart_pending = true;
-        self.restarts_asked = self.restarts_asked.saturating_add(1);
+        self.restarts_asked = self.restarts_asked.max(floor).saturating_add(1);
     }
 
     /// Notes that the restart with this number was done. One that was asked for since is still to be.

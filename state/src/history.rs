@@ -309,10 +309,12 @@ impl History {
         self.keep_backoff(|cause| cause == Cause::Exit);
     }
 
-    /// Notes that what is known of the container is stored.
+    /// Notes that a restart is stored as done, which an agent before had begun.
     pub fn record_note(&mut self) {
         self.attempts = 0;
-        self.keep_backoff(|cause| cause != Cause::End);
+        let is_running = self.started.is_some();
+        self.ended = self.ended.take().filter(|_| !is_running);
+        self.keep_backoff(|cause| cause != Cause::End && !is_running);
     }
 
     /// Notes that the container was started.

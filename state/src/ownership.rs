@@ -101,9 +101,11 @@ pub fn ordered(desired: &Desired, before: &Record, order: Order) -> (Record, Vec
         Order::Start => (record.run, record.finished) = (RunState::Running, None),
         Order::Restart => {
             (record.run, record.finished) = (RunState::Running, None);
-            record.ask_restart();
+            // Twice the number of the change: it may ask twice.
+            let floor = desired.seq().saturating_mul(2);
+            record.ask_restart(floor);
             if record.spec.schedule.is_some() {
-                record.begin_run(None);
+                record.begin_run(None, floor);
             }
             if before.follows_tag() {
                 record.tag_check = Some(TagCheck::by_change(desired.seq() + 1));

@@ -7,6 +7,7 @@
 use crate::desired::update::{Update, UpdateStage};
 use crate::desired::{Record, RunState};
 use crate::failure::Failure;
+use crate::spec::Spec;
 use crate::spec::parse::Deploy;
 
 impl Record {
@@ -15,6 +16,7 @@ impl Record {
     #[must_use]
     pub(crate) fn updated_to(&self, next: &Deploy) -> Option<Update> {
         let rules = next.spec.update;
+        let is_start_first = starts_beside(&next.spec, &self.spec);
         let of = |stage, is_beside, former: &Self| {
             Some(Update {
                 stage,
@@ -31,7 +33,7 @@ impl Record {
         let is_worth = |record: &Self| record.image_digest.is_some() && !record.is_uncertain;
         let runs = self.run == RunState::Running && self.finished.is_none();
         let wants = runs && next.run == RunState::Running;
-        let is_tried = wants && (rules.rollback || rules.is_start_first());
+        let is_tried = wants && (rules.rollback || is_start_first);
         // This one never came so far that anything of the one before was ended for it.
         let serves_still = |before: &Update| {
             let former = &*before.former;
@@ -41,11 +43,11 @@ impl Record {
         };
         match &self.update {
             Some(before) if serves_still(before) && is_tried => {
-                of(UpdateStage::Trying, rules.is_start_first(), &before.former)
+                of(UpdateStage::Trying, is_start_first, &before.former)
             }
             // What is on trial without another beside it is not trusted to serve meanwhile.
             Some(before) if before.stage == UpdateStage::Trying => {
-                let is_beside = before.is_beside && rules.is_start_first() && wants;
+                let is_beside = before.is_beside && is_start_first && wants;
                 let stage = match is_tried {
                     true => UpdateStage::Trying,
                     false => UpdateStage::Leaving,
@@ -62,7 +64,7 @@ impl Record {
                     && is_worth(self)
                     && (before.is_none() || next.spec.network.mode.has_address()) =>
             {
-                of(UpdateStage::Trying, rules.is_start_first(), self)
+                of(UpdateStage::Trying, is_start_first, self)
             }
             // Its place stays taken until it is gone.
             Some(before) => of(UpdateStage::Leaving, false, &before.former),
@@ -81,7 +83,8 @@ impl Record {
             false => true,
         };
         let run = |record: &Self| record.run == RunState::Running && record.image_digest.is_some();
-        let is_beside = self.spec.update.is_start_first() && is_apart && run(self) && run(former);
+        let is_beside =
+            starts_beside(&self.spec, &former.spec) && is_apart && run(self) && run(former);
         is_beside.then(|| Update {
             stage: UpdateStage::Trying,
             is_beside,
@@ -125,6 +128,12 @@ impl Record {
             ..former.clone()
         })
     }
+}
+
+/// Whether a generation is to start beside the one before. Not with a schedule, which a version before
+/// took in: two runs would go at once.
+fn starts_beside(next: &Spec, former: &Spec) -> bool {
+    next.update.is_start_first() && next.schedule.is_none() && former.schedule.is_none()
 }
 
 #[cfg(test)]

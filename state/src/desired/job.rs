@@ -120,15 +120,16 @@ impl Record {
         schedule.map_or(1, |schedule| schedule.history)
     }
 
-    /// Begins a run, in place of the one that may be under way.
-    pub fn begin_run(&mut self, scheduled_ms: Option<u64>) {
+    /// Begins a run, in place of the one that may be under way; `floor` as in
+    /// [`ask_restart`](Self::ask_restart).
+    pub fn begin_run(&mut self, scheduled_ms: Option<u64>, floor: u64) {
         let kept = self.kept_runs();
         let job = self.job.get_or_insert_default();
         let is_in_place_of_another = job.run.is_some();
         job.end(RunResult::Replaced, kept);
         job.run = Some(JobRun { scheduled_ms });
         if is_in_place_of_another {
-            self.ask_restart();
+            self.ask_restart(floor);
         }
         self.finished = None;
     }

@@ -29,7 +29,7 @@ fn job(more: &Value, until_ms: u64) -> Record {
 }
 
 fn with_run(mut record: Record) -> Record {
-    record.begin_run(Some(1));
+    record.begin_run(Some(1), 0);
     record
 }
 
@@ -101,7 +101,7 @@ fn a_run_under_way_is_left_alone_or_replaced() {
     let replacing = with_run(job(&json!({"concurrency": "replace"}), before));
     check(&replacing, TIME, Some(TIME), false, false);
     let mut replaced = replacing;
-    replaced.begin_run(Some(TIME));
+    replaced.begin_run(Some(TIME), 0);
     assert!(replaced.restart_pending);
     let past = &replaced.job.as_ref().unwrap().past;
     assert_eq!((past.len(), past[0].result), (1, RunResult::Replaced));
@@ -140,7 +140,7 @@ fn runs_end_with_a_result_and_the_last_ones_are_kept() {
     let mut record = job(&json!({"history": 3}), TIME);
     assert!(record.is_between_runs());
     for code in [0, 1, 0, 2, 3] {
-        record.begin_run(Some(TIME));
+        record.begin_run(Some(TIME), 0);
         assert!(!record.is_between_runs() && !record.restart_pending);
         let end = Finished {
             code,
@@ -155,7 +155,7 @@ fn runs_end_with_a_result_and_the_last_ones_are_kept() {
     let codes: Vec<_> = job.past.iter().map(|run| run.code.unwrap()).collect();
     assert_eq!(codes, [0, 2, 3]);
     assert_eq!(job.last_success_ms, Some(TIME));
-    record.begin_run(None);
+    record.begin_run(None, 0);
     record.stop_run();
     assert_eq!(record.job.unwrap().past[2].result, RunResult::Stopped);
 }

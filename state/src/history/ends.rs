@@ -75,7 +75,7 @@ mod tests {
             image_digest: Some("sha256:1".to_owned()),
             ..record("a", 1)
         };
-        record.begin_run(Some(1));
+        record.begin_run(Some(1), 0);
         record
     }
 
@@ -124,7 +124,7 @@ mod tests {
                 let at_rest = looked(&mut history, &record, left.clone());
                 assert_eq!(at_rest == Stage::Scheduled, is_deleted, "{at_rest:?}");
             }
-            record.begin_run(Some(2));
+            record.begin_run(Some(2), 0);
             assert_eq!(
                 looked(&mut history, &record, left),
                 Stage::Due,

@@ -6,6 +6,7 @@ use crate::desired::{Finished, Record};
 use crate::history::History;
 use crate::id::InstanceName;
 use crate::observed::{Seen, Task};
+use crate::reason::Reason;
 use crate::surroundings::Surroundings;
 
 /// The stage for which CHaS's silence is the cause. `None`: the container goes its way.
@@ -25,7 +26,7 @@ pub(super) fn suspended(
     let ended = history.end_of_run(record, own);
     let ended = ended.and_then(|exit| finished(record, history, exit));
     // A trial that failed for good leaves one that serves, which is to rest all the same.
-    let is_trial = |end: &Finished| record.stands_back() && end.code != 0;
+    let is_trial = |end: &Finished| record.stands_back() && end.reason != Reason::Completed;
     if let Some(end) = ended.filter(|end| !is_trial(end) || !suspension.is_certain) {
         return Some(Stage::Ended(end));
     }

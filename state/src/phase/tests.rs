@@ -306,8 +306,8 @@ fn what_is_being_done_shows_in_the_status_alone() {
 #[test]
 fn a_restart_that_its_process_tells_of_is_noted_and_not_done_again() {
     let mut record = record("a", 1);
-    record.ask_restart();
-    record.ask_restart();
+    record.ask_restart(0);
+    record.ask_restart(0);
     never(&mut record);
     let stage = |record: &Record, (restart, task): (u64, Task)| {
         let instance = Instance {
@@ -348,4 +348,9 @@ fn a_restart_that_its_process_tells_of_is_noted_and_not_done_again() {
     // As an agent of an older version has stored it.
     record.restarts_asked = 0;
     assert_eq!(stage(&record, (0, RUNNING)), Stage::RestartRequested);
+    // And asked again by this one: the label bears the number of the restart before.
+    let mut again = noted.clone();
+    again.restarts_asked = 0;
+    again.ask_restart(2 * again.seq.max(1));
+    assert_eq!(stage(&again, (2, RUNNING)), Stage::RestartRequested);
 }

@@ -58,7 +58,7 @@ pub(super) fn next(
     // A trial that failed for good ends nothing of the one that serves.
     if let Stage::Ended(finished) = &phase.stage
         && record.stands_back()
-        && finished.code != 0
+        && finished.reason != Reason::Completed
     {
         return Some(Step::Settled);
     }

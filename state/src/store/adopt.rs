@@ -81,9 +81,19 @@ pub(super) fn adopted(
             let taken: Vec<_> = gone.chain([DesiredChange::Put(Box::new(record))]).collect();
             taken.iter().for_each(|change| known.apply(change));
             changes.extend(taken);
+        } else if let Some(known) = known.get(record.id).filter(|known| lags(known, &record)) {
+            // The copy is from before a restart whose number its container bears.
+            let mut known = Record::clone(known);
+            known.restarts_asked = record.restarts_asked;
+            changes.push(DesiredChange::Put(Box::new(known)));
         }
     }
     (changes, told)
+}
+
+/// Whether a record has an older number of restarts than its container.
+const fn lags(known: &Record, label: &Record) -> bool {
+    known.restarts_asked < label.restarts_asked && !known.restart_pending
 }
 
 /// Whether two records exclude each other: one name or address cannot belong to both.
@@ -150,6 +160,24 @@ mod tests {
         check(&[], &[copy("a", 1, 5)], &[]);
         check(&[copy("a", 1, 3)], &[copy("a", 1, 6)], &["a@6"]);
         check(&[copy("a", 1, 7)], &[copy("a", 1, 6)], &["a@7"]);
+    }
+
+    #[test]
+    fn an_older_copy_of_the_state_learns_the_number_of_a_restart_from_its_container() {
+        let mut known = record("a", 1);
+        known.seq = 7;
+        let mut label = known.clone();
+        (label.seq, label.restarts_asked) = (6, 3);
+        let copies = [(label.id, serde_json::to_value(&label).unwrap())];
+        let desired = Desired::default().with(&[DesiredChange::Put(Box::new(known))]);
+        let adoption = Adoption {
+            above: 5,
+            is_new: false,
+        };
+        let (changes, _) = adopted(&desired, adoption, &copies, None);
+        let after = desired.with(&changes);
+        let after = after.get(label.id).unwrap();
+        assert_eq!((after.restarts_asked, after.seq), (3, 7));
     }
 
     #[test]

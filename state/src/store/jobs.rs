@@ -24,7 +24,7 @@ impl Store {
                 job.skipped += u64::from(due.is_skipped);
                 job.missed += u64::from(due.is_missed);
                 if due.begins_ms.is_some() {
-                    record.begin_run(due.begins_ms);
+                    record.begin_run(due.begins_ms, now_ms);
                 }
                 met = Some(due);
             },

@@ -158,7 +158,10 @@ impl Store {
             let before = desired.get(request.id);
             let before = before.ok_or(StoreError::NotFound(request.id))?;
             if before.generation != target.present || before.removing {
-                return Err(StoreError::Changed(before.name.clone(), before.generation));
+                return Err(match request.if_match {
+                    Some(_) => StoreError::UnmatchedContainer(before.name.clone(), before.etag()),
+                    None => StoreError::Changed(before.name.clone(), before.generation),
+                });
             }
             let mut batch = Batch::new(self, desired, now_ms)?;
             let record = match target.is_there {
@@ -261,7 +264,7 @@ impl Batch<'_> {
         };
         // The same instance is made anew, of that image.
         if goes_on && is_other_image && runs {
-            record.ask_restart();
+            record.ask_restart(self.seq.saturating_mul(2));
         }
         Ok(record)
     }

@@ -99,7 +99,7 @@ fn answered(before: &Record, asked: u64, answer: TagAnswer, is_running: bool) ->
             record.is_proven = false;
             let is_wanted = before.run == RunState::Running && before.finished.is_none();
             if is_running && is_wanted && !before.removing {
-                record.ask_restart();
+                record.ask_restart(answer.at_ms);
             }
         }
     }

@@ -322,7 +322,7 @@ fn kind(before: Option<&Record>, after: &Record) -> Option<&'static str> {
             RunState::Stopped => "stop",
         });
     }
-    if after.restart_pending && !before.restart_pending {
+    if after.restart_pending && after.restarts_asked != before.restarts_asked {
         return Some("restart");
     }
     let is_other = after.owner != before.owner

@@ -388,7 +388,7 @@ impl Node {
             }
             // Another agent has started, which looks at the network first.
             8 | 9 => self.repair(),
-            6 if self.dice.chance(30) => self.record.ask_restart(),
+            6 if self.dice.chance(30) => self.record.ask_restart(0),
             7 => self.record.run = RunState::Running,
             _ => {}
         }

@@ -363,7 +363,7 @@ mod tests {
             &next,
             &none
         ));
-        next.ask_restart();
+        next.ask_restart(0);
         let after = brought_up(&labels, &next);
         assert_eq!(restart(&after), 0, "its task is the one before");
         let carried = carried(&after).unwrap();
