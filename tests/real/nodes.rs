@@ -19,7 +19,7 @@ use crate::harness::image::Image;
 use crate::harness::machine::Machine;
 use crate::harness::proxy::Proxy;
 use crate::harness::registry::Registry;
-use crate::harness::{Testbed, http, run};
+use crate::harness::{Testbed, eventually, http, run};
 use crate::stand::SOON;
 
 mod chain;
@@ -282,23 +282,18 @@ impl Node {
         self.bed.containerd.kill_9();
         // What the kernel keeps of control groups would be gone, too.
         let name = format!("*{}*", self.bed.namespace);
-        run(
-            "find",
-            [
-                "/sys/fs/cgroup",
-                "-ignore_readdir_race",
-                "-depth",
-                "-type",
-                "d",
-                "-path",
-                &name,
-                "-exec",
-                "rmdir",
-                "{}",
-                ";",
-            ],
-        )
-        .unwrap();
+        let groups = [
+            "/sys/fs/cgroup",
+            "-ignore_readdir_race",
+            "-depth",
+            "-type",
+            "d",
+        ];
+        let removing = ["-path", &name, "-exec", "rmdir", "{}", ";"];
+        // Other tests take theirs away while it looks at all of them.
+        eventually("its control groups are gone", SOON, || {
+            run("find", groups.into_iter().chain(removing)).is_ok()
+        });
         self.machine.boot();
         self.bed.containerd.start();
         assert_eq!(

@@ -82,7 +82,10 @@ impl Judge {
     pub(crate) fn begin_life(&mut self) {
         self.before = self.now();
         self.life = Some(Instant::now());
-        self.was_disk_bad = false;
+        // A disk that took nothing has kept no count of the ends.
+        if std::mem::take(&mut self.was_disk_bad) {
+            self.ends.clear();
+        }
     }
 
     /// Ends the life, whose clock ends with its runtime.
