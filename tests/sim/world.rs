@@ -313,7 +313,9 @@ impl World {
         if let Some(name) = running.iter().find(|name| !self.has_ports(**name)) {
             return Some(format!("{name} has no ports"));
         }
-        let mut running = desired.records().filter(runs);
+        let running = desired.records().filter(runs);
+        // What waits for others is brought up to its record with its start.
+        let mut running = running.filter(|record| !waiting.contains(&record.id));
         if let Some(record) = running.find(|record| self.seen(record.id).is_behind(record)) {
             let (instance, generation) = (record.instance(), record.generation);
             return Some(format!("{instance} does not carry generation {generation}"));
