@@ -34,7 +34,7 @@ const COMMENT_AFTER: Duration = Duration::from_secs(15);
 /// Header by which a reader of Server-Sent Events says where it stood.
 const LAST_EVENT_ID: &str = "last-event-id";
 
-/// Watchers of those who read events.
+/// Places of those who read events.
 pub(super) fn readers() -> Watchers {
     Watchers::new("read events", OF_NETWORK, OF_SOCKET)
 }

@@ -33,7 +33,7 @@ pub(super) const OF_NETWORK: usize = 64;
 /// Followers at once by the socket, which none on the network keeps out.
 pub(super) const OF_SOCKET: usize = 16;
 
-/// Watchers of those who follow logs.
+/// Places of those who follow logs.
 pub(super) fn followers() -> Watchers {
     Watchers::new("follow logs", OF_NETWORK, OF_SOCKET)
 }

@@ -34,7 +34,7 @@ pub(super) const OF_NETWORK: usize = 32;
 /// Streams at once by the socket.
 pub(super) const OF_SOCKET: usize = 8;
 
-/// Watchers of those who watch.
+/// Places of those who watch.
 pub(super) fn watchers() -> Watchers {
     Watchers::new("watch what containers use", OF_NETWORK, OF_SOCKET)
 }

@@ -1,4 +1,4 @@
-//! Watchers of those who watch: answers that last until the caller goes away, and so are counted.
+//! Places of those who watch: answers that last until the caller goes away, and so are counted.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use super::caller::CallerPeer;
 use super::error::Problem;
 
-/// Watchers of one kind of answer: those of callers over the network, and those of callers by the
+/// Places of one kind of answer: those of callers over the network, and those of callers by the
 /// socket, whom nobody on the network keeps out.
 #[derive(Clone, Debug)]
 pub(super) struct Watchers {
