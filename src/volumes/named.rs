@@ -6,16 +6,21 @@ use std::fs::{self, File};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use state::spec::VolumeName;
 use state::time::unix_ms;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
 use super::key::VolumeKey;
 use super::shelf::{Shelf, VolumeNote, VolumePresence};
 use super::{BoundedUse, Volumes, mounted, quota};
 use crate::lock::lock;
+
+/// Wait for the turn of a removed volume, whose empty place goes last. Longer has it only who makes
+/// the volume anew, and keeps the place.
+const LEAVE_WAIT_MAX: Duration = Duration::from_secs(10);
 
 /// Volume that was made, as its note has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -237,6 +242,7 @@ impl Volumes {
             return;
         };
         let (shelf, turns) = (Arc::clone(&self.shelf), Arc::clone(&self.turns));
+        let runtime = tokio::runtime::Handle::current();
         drop(tokio::task::spawn_blocking(move || {
             let _clearing = clearing;
             let mut failed = BTreeSet::new();
@@ -252,7 +258,12 @@ impl Volumes {
                 if let Err(error) = shelf.clear_removed(&key) {
                     tracing::warn!(%name, %error, "content of a removed volume left behind");
                     failed.insert(name);
-                } else if let Ok(_turn) = turns.of(&key.to_string()).try_acquire_owned() {
+                    continue;
+                }
+                // Waited for: who has the turn may only look, and would leave the place for ever.
+                let turn = turns.of(&key.to_string()).acquire_owned();
+                let turn = runtime.block_on(async { timeout(LEAVE_WAIT_MAX, turn).await });
+                if let Ok(Ok(_turn)) = turn {
                     shelf.leave(&key);
                 }
             }

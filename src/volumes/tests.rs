@@ -3,6 +3,9 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
+
+use state::spec::VolumeName;
 
 use super::shelf::VolumeNote;
 use super::*;
@@ -195,6 +198,34 @@ async fn a_fill_that_is_not_put_is_no_volume() {
     drop(held.fill(&image, "image:1").unwrap());
     assert!(!stand.data("db").exists());
     stand.launch("db", "/data").await.unwrap();
+}
+
+#[tokio::test]
+async fn the_place_of_a_removed_volume_goes_though_somebody_looks_at_it_meanwhile() {
+    let stand = Stand::new();
+    stand.launch("data", "/image").await.unwrap();
+    let name: VolumeName = "data".parse().unwrap();
+    let place = stand.data("data").parent().unwrap().to_path_buf();
+    let turn = stand.volumes.turn(&name).await.unwrap();
+    // Queued before the removal gives its turn on, so it has it while the content is cleared.
+    let looks = async {
+        let turn = stand.volumes.turn(&name).await.unwrap();
+        while fs::read_dir(&place).unwrap().next().is_some() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        drop(turn);
+    };
+    let (_, removed) = tokio::join!(looks, stand.volumes.remove(&name, turn));
+    removed.unwrap();
+    let gone = async {
+        while place.exists() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), gone)
+        .await
+        .expect("the place is left behind");
 }
 
 #[tokio::test]
