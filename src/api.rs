@@ -58,6 +58,7 @@ mod logs;
 mod metrics;
 mod origin;
 mod outcome;
+mod page;
 mod push_set;
 mod query;
 mod request_log;
@@ -69,6 +70,7 @@ pub(crate) mod tests;
 mod version;
 mod volumes;
 mod watchers;
+mod whoami;
 mod wire;
 
 pub(crate) use auth::{CallerToken, Gate};
@@ -78,7 +80,7 @@ pub(crate) use files::NodeFiles;
 #[cfg(any(test, fuzzing))]
 pub(crate) use json::parse as parse_body;
 pub(crate) use origin::OwnNames;
-use rights::{EVENTS_PATH, LOGS_PATH, METRICS_PATH, NODE_STATS_PATH, STATS_PATH};
+use rights::{EVENTS_PATH, LOGS_PATH, METRICS_PATH, NODE_STATS_PATH, STATS_PATH, WHOAMI_PATH};
 
 /// The agent, as the API needs it.
 ///
@@ -263,6 +265,7 @@ pub(crate) fn router<N: NodeApi>(
             EVENTS_PATH => route.with(readers.clone()),
             STATS_PATH | NODE_STATS_PATH => route.with(watchers.clone()),
             METRICS_PATH => route.with(metrics.clone()?),
+            WHOAMI_PATH => route.with(hosts.clone()),
             _ => route,
         })
     });

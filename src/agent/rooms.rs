@@ -294,7 +294,7 @@ async fn tell(
 }
 
 fn call_rules(config: &Config, (token, clients): (CallerToken, ClientList)) -> CallRules {
-    let own = [config.node.hostname.clone(), config.node.id.clone()];
+    let own = [config.node.id.clone(), config.node.hostname.clone()];
     let hosts = own.into_iter().chain(config.api.hosts.iter().cloned());
     CallRules {
         gate: Gate::new(

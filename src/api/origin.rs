@@ -1,5 +1,5 @@
 //! The site that a request is meant for, and the one that it comes from: a page in a browser gets
-//! nothing.
+//! nothing, but for the node's own.
 //!
 //! A browser sends what a page asks for to any address, this node's among them, and its headers
 //! tell whose page it was. A name that the page's owner has may come to stand for this node's
@@ -31,21 +31,31 @@ const OWN_SITE: [&str; 2] = ["none", "same-origin"];
 #[derive(Clone, Debug, Default)]
 pub(crate) struct OwnNames {
     names: Arc<[String]>,
+    first: Arc<str>,
     /// Whether others are told of in the log only.
     is_lenient: bool,
     sent_away: Arc<SentAway>,
 }
 
 impl OwnNames {
-    /// The names, in any case, without a port. `is_lenient`: calls by others are served too, as
-    /// they were before names were looked at; a page has no token, by whatever name it calls.
+    /// The names, in any case, without a port; the node's id comes first. `is_lenient`: calls by others
+    /// are served too, as they were before names were looked at; a page that is served by such a name
+    /// has no token.
     pub(crate) fn new(names: impl IntoIterator<Item = String>, is_lenient: bool) -> Self {
+        let names: Vec<_> = names.into_iter().collect();
+        let first = names.first().cloned().unwrap_or_default().into();
         let plain = |name: String| name.trim_end_matches('.').to_ascii_lowercase();
         Self {
             names: names.into_iter().map(plain).collect(),
+            first,
             is_lenient,
             sent_away: Arc::default(),
         }
+    }
+
+    /// The node's id.
+    pub(super) fn first(&self) -> &str {
+        &self.first
     }
 
     fn knows(&self, host: &str) -> bool {
@@ -62,7 +72,18 @@ impl OwnNames {
 
 /// Refuses requests of pages, and those that are meant for another host.
 pub(super) async fn check(State(hosts): State<OwnNames>, request: Request, next: Next) -> Response {
-    match judge(&hosts, &request) {
+    let mut response = checked(&hosts, request, next).await;
+    // Output of containers is answered too: a browser is to make nothing else of it than it is said to be.
+    let headers = response.headers_mut();
+    headers.insert(
+        header::X_CONTENT_TYPE_OPTIONS,
+        HeaderValue::from_static("nosniff"),
+    );
+    response
+}
+
+async fn checked(hosts: &OwnNames, request: Request, next: Next) -> Response {
+    match judge(hosts, &request) {
         Ok(()) => next.run(request).await,
         Err(problem) => {
             // An operator's own programs may call the node by a name that is not listed yet.
@@ -82,7 +103,7 @@ pub(super) async fn check(State(hosts): State<OwnNames>, request: Request, next:
 }
 
 fn judge(hosts: &OwnNames, request: &Request) -> Result<(), Problem> {
-    is_of_no_page(request.headers())?;
+    is_of_no_other_page(hosts, request.headers())?;
     let named = named_host(request)?;
     let caller = request.extensions().get::<Caller>();
     if matches!(
@@ -101,10 +122,10 @@ fn judge(hosts: &OwnNames, request: &Request) -> Result<(), Problem> {
     Ok(())
 }
 
-/// Whether no page has asked for it: even one of this node's own would be none of the agent's.
-fn is_of_no_page(headers: &HeaderMap) -> Result<(), Problem> {
+/// Whether no page has asked for it, or the node's own.
+fn is_of_no_other_page(hosts: &OwnNames, headers: &HeaderMap) -> Result<(), Problem> {
     if let Some(origin) = headers.get(header::ORIGIN)
-        && !is_own_socket(headers, origin)
+        && !is_own(hosts, headers, origin)
     {
         return Err(Problem::Page(format!(
             "Origin: {}",
@@ -123,18 +144,22 @@ fn is_of_no_page(headers: &HeaderMap) -> Result<(), Problem> {
     })
 }
 
-/// Whether a `WebSocket` is asked for by a page of this very node, which has none: libraries that
-/// are no browser write the origin so.
-fn is_own_socket(headers: &HeaderMap, origin: &HeaderValue) -> bool {
+/// Whether a page of this very node asks, by a name that is the node's: one that an owner of another
+/// name serves from this address has that name in both headers. Libraries that are no browser write
+/// the origin of a `WebSocket` so, by whatever name they call.
+fn is_own(hosts: &OwnNames, headers: &HeaderMap, origin: &HeaderValue) -> bool {
     let upgrade = headers.get(header::UPGRADE);
     let is_socket =
         upgrade.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"));
     let own = headers.get(header::HOST).map(HeaderValue::as_bytes);
+    let is_known = own
+        .and_then(|own| Authority::try_from(own).ok())
+        .is_some_and(|own| !own.as_str().contains('@') && hosts.knows(own.host()));
     let of_node = ["http://", "https://"].iter().any(|scheme| {
         let named = origin.as_bytes().strip_prefix(scheme.as_bytes());
         named.is_some() && named == own
     });
-    is_socket && of_node
+    of_node && (is_socket || is_known)
 }
 
 /// The host in the request's header. `None`: HTTP/1.0, which need not name one.
@@ -209,7 +234,10 @@ mod tests {
             ("http://localhost", "websocket", false),
             ("http://evil.example", "websocket", false),
             ("localhost:9090", "websocket", false),
-            ("http://localhost:9090", "h2c", false),
+            ("http://localhost:9090", "h2c", true),
+            ("http://localhost:9091", "", false),
+            ("http://localhost:9090", "", true),
+            ("https://localhost:9090", "", true),
         ] {
             let headers = [
                 ("host", "localhost:9090"),
@@ -219,6 +247,14 @@ mod tests {
             let judged = judged(TCP, Version::HTTP_11, "/livez", &headers);
             assert_eq!(judged.is_ok(), is_let_in, "{origin} {upgrade}");
         }
+        // A page that came by a name of another owner is none of the node's, on a lenient node either.
+        let headers = [
+            ("host", "evil.example:9090"),
+            ("origin", "http://evil.example:9090"),
+            ("sec-fetch-site", "same-origin"),
+        ];
+        let judged_foreign = judged(TCP, Version::HTTP_11, "/livez", &headers);
+        assert!(matches!(judged_foreign, Err(Problem::Page(_))));
         for own in OWN_SITE {
             let headers = [("host", "localhost"), ("sec-fetch-site", own)];
             assert_eq!(judged(TCP, Version::HTTP_11, "/livez", &headers), Ok(()));

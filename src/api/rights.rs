@@ -17,7 +17,7 @@ use super::caller::{CALL, Caller, current_call};
 use super::error::Problem;
 use super::{
     NodeApi, archives, capacity, chronicle, containers, events, exec, explain, health, logs,
-    metrics, push_set, secrets, stats, volumes,
+    metrics, page, push_set, secrets, stats, volumes, whoami,
 };
 use crate::audit::AuditCall;
 
@@ -31,6 +31,9 @@ pub(super) const NODE_STATS_PATH: &str = "/stats";
 pub(super) const EVENTS_PATH: &str = "/events";
 /// Path of the metrics, which may be left out.
 pub(super) const METRICS_PATH: &str = "/metrics";
+
+/// Path of what a caller may do.
+pub(super) const WHOAMI_PATH: &str = "/whoami";
 
 /// Right that a caller needs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,6 +95,9 @@ pub(super) fn routes<N: NodeApi>() -> Vec<ApiRoute<N>> {
         route(Right::Open, Method::GET, "/livez", async || "alive\n"),
         route(Right::Open, Method::GET, "/readyz", health::ready::<N>),
         route(Right::Open, Method::GET, "/version", health::version),
+        // The page holds no data: what it shows it asks for, with the token of whoever looks at it.
+        route(Right::Open, Method::GET, "/", page::page),
+        route(READ, Method::GET, WHOAMI_PATH, whoami::whoami),
         route(READ, Method::GET, "/containers", containers::list::<N>),
         route(READ, Method::GET, "/containers/{id}", containers::get::<N>),
         route(DEPLOY, Method::DELETE, "/containers/{id}", containers::remove::<N>),

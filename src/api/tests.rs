@@ -45,6 +45,7 @@ mod logs;
 pub(crate) mod looks;
 mod metrics;
 mod orders;
+mod page;
 mod push_set;
 mod rights;
 mod secrets;

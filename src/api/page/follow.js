@@ -1,0 +1,137 @@
+// Answers that last: the node's events, and the output of a container.
+const EVENTS_MAX = 200;
+const LINES_MAX = 2000;
+let lastEvent = null;
+const waiting = [];
+
+// Reads the events for ever; after a cut from where it stood.
+async function followEvents() {
+  for (let wait = 1000; ; wait = Math.min(wait * 2, 15_000)) {
+    const cut = new AbortController();
+    let watch = null;
+    const alive = () => {
+      wait = 500;
+      clearTimeout(watch);
+      watch = setTimeout(() => cut.abort(), SILENT_MS);
+    };
+    try {
+      const headers = lastEvent === null ? {} : { 'Last-Event-ID': lastEvent };
+      const query = lastEvent === null ? { after: 0 } : {};
+      const answer = await call('events', { query, headers: { ...headers, Accept: 'text/event-stream' }, signal: cut.signal });
+      put($('events-state'), 'live');
+      let data = '';
+      for await (const lines of linesOf(answer, alive)) {
+        for (const line of lines) {
+          if (line.startsWith('id: ')) lastEvent = line.slice(4);
+          else if (line.startsWith('data: ')) data = line.slice(6);
+          else if (line === '' && data) { takeEvent(data); data = ''; }
+        }
+      }
+    } catch (fault) {
+      if (fault instanceof CallFault) heardFault(fault);
+    } finally {
+      clearTimeout(watch);
+      cut.abort();
+    }
+    put($('events-state'), 'cut off, trying again');
+    nodeWork.soon();
+    await pause(wait * (0.5 + Math.random() / 2));
+  }
+}
+
+function takeEvent(data) {
+  let event;
+  try { event = JSON.parse(data); } catch { return; }
+  waiting.push(event);
+  if (waiting.length > EVENTS_MAX) waiting.shift();
+  if (waiting.length === 1) requestAnimationFrame(showEvents);
+  // Those from before the page was opened change nothing that it has not read since.
+  if (event.kind !== 'events_lost' && Date.parse(event.time) < state.opened) return;
+  if (event.container && event.container.id) dirty.add(event.container.id);
+  if (event.kind === 'events_lost' || !event.container) for (const id of state.containers.keys()) dirty.add(id);
+  listWork.soon(250);
+  nodeWork.soon(event.container ? 2000 : 400);
+  if (event.container?.id === openId) detailSoon();
+}
+
+function showEvents() {
+  const list = $('events');
+  const made = waiting.splice(0).map(eventItem).reverse();
+  list.prepend(...made);
+  while (list.children.length > EVENTS_MAX) list.lastChild.remove();
+  if (openId && openTab === 'events') showDetailEvents();
+}
+
+const STANDARD = new Set(['id', 'time', 'kind', 'container', 'code', 'is_error', 'message', 'explain']);
+function eventItem(event) {
+  state.events.push(event);
+  if (state.events.length > EVENTS_MAX) state.events.shift();
+  return eventLine(event, true);
+}
+
+function eventLine(event, isLinked) {
+  const name = event.container?.name;
+  const open = isLinked && name ? button('', () => openDetail(event.container.id), '.link') : null;
+  if (open) open.append(any(name));
+  const isTold = ([key, given]) => !STANDARD.has(key) && given !== null && !(key === 'does' && given === event.step);
+  const fact = ([key, given]) => (key.endsWith('_ms') ? `${spaced(key.slice(0, -3))} ${given} ms` : `${spaced(key)} ${typeof given === 'string' ? given : JSON.stringify(given)}`);
+  const facts = Object.entries(event).filter(isTold).map(fact);
+  return make(event.is_error ? 'li.is-error' : 'li', {}, event.time ? when(event.time, clock(event.time)) : null,
+    make('span.kind', {}, clean(spaced(event.kind), 60)), name ? ' · ' : null, open, event.code ? make('b', {}, ` ${clean(event.code, 60)}`) : null,
+    event.message ? make('div.any', {}, any(clean(event.message, 400))) : null, facts.length ? make('div.quiet', {}, any(clean(facts.join(', '), 300))) : null);
+}
+
+// Output of a container, which follows until it is stopped.
+function followLogs(id, box, stream) {
+  const cut = new AbortController();
+  const queue = [];
+  let last = null;
+  let seen = new Set();
+  let isDue = false;
+  let isAtEnd = true;
+  const flush = () => {
+    isDue = false;
+    box.append(...queue.splice(0).slice(-LINES_MAX));
+    for (let over = box.childElementCount - LINES_MAX; over > 0; over -= 1) box.firstChild.remove();
+    if (isAtEnd) box.scrollTop = box.scrollHeight;
+  };
+  box.onscroll = () => { isAtEnd = box.scrollHeight - box.scrollTop - box.clientHeight < 40; };
+  const sizes = new ResizeObserver(() => { if (isAtEnd) box.scrollTop = box.scrollHeight; });
+  sizes.observe(box);
+  const write = (item) => {
+    queue.push(item);
+    if (queue.length > LINES_MAX) queue.shift();
+    if (!isDue) { isDue = true; requestAnimationFrame(flush); }
+  };
+  const takeLine = (text) => {
+    if (!text) return;
+    const { time, stream: of, line } = JSON.parse(text);
+    // The lines of the last moment come again after a cut.
+    const key = `${of} ${line}`;
+    if (time === last && seen.has(key) && isAgain) return;
+    if (time !== last) { if (!(isAgain && time < last)) seen = new Set(); last = time; }
+    seen.add(key);
+    write(make(`div.${of === 'stderr' ? 'stderr' : 'stdout'}`, {}, when(time, clock(time)), ' ', of === 'stderr' ? 'err ' : '', clean(line)));
+  };
+  let isAgain = false;
+  let said = '';
+  const note = (text) => { if (text !== said) write(make('div.note', {}, said = text)); };
+  (async () => {
+    while (!cut.signal.aborted) {
+      try {
+        const query = { follow: true, ...(last ? { since: last, tail: 'all' } : { tail: 300 }), ...(stream ? { stream } : {}) };
+        const answer = await call('logs', { id, query, headers: { Accept: 'application/x-ndjson' }, signal: cut.signal });
+        for await (const lines of linesOf(answer, () => { said = ''; })) lines.forEach(takeLine);
+        note('— it prints nothing more: it is at rest —');
+      } catch (fault) {
+        if (cut.signal.aborted) return;
+        if (fault instanceof CallFault) heardFault(fault);
+        note(`— ${faultText(fault)} —`);
+        if (fault.status === 404) return;
+      }
+      isAgain = true;
+      await pause(2000);
+    }
+  })();
+  return () => { cut.abort(); sizes.disconnect(); };
+}

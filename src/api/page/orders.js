@@ -1,0 +1,93 @@
+// Questions before anything is changed, and the orders of a container.
+const ORDERS = [
+  { name: 'start', text: 'Start', fits: (one) => one.status === 'stopped' || one.status === 'failed' || one.status === 'stopping',
+    asks: (one) => `${one.name} is started, and stays so over reboots.` },
+  { name: 'stop', text: 'Stop', fits: (one) => one.status !== 'stopped', danger: true,
+    asks: (one) => `${one.name} is stopped, and stays so over reboots, until somebody starts it.${one.owner === 'chas' ? ' It is of CHaS: a newer set that lists it starts it again.' : ''}` },
+  { name: 'restart', text: 'Restart', fits: (one) => one.status !== 'stopped', danger: true,
+    asks: (one) => `${one.name} is stopped, and started at once.` },
+];
+
+// Asks, does, and answers whether it was done. A fault stays in the question, with the way to try again.
+function question({ title, text, yes, danger, does }) {
+  const dialog = $('question');
+  const fault = $('question-fault');
+  put($('question-title'), title);
+  put($('question-text'), text);
+  put($('question-yes'), yes);
+  putClass($('question-yes'), danger ? 'danger' : 'first');
+  show(fault, false);
+  $('question-yes').disabled = false;
+  return new Promise((resolve) => {
+    let done = false;
+    $('question-no').onclick = () => dialog.close();
+    dialog.onclose = () => resolve(done);
+    $('question-yes').onclick = async () => {
+      $('question-yes').disabled = true;
+      show(fault, false);
+      try {
+        await does();
+        done = true;
+        dialog.close();
+      } catch (error) {
+        heardFault(error);
+        put(fault, faultText(error));
+        show(fault, true);
+        $('question-yes').disabled = false;
+      }
+    };
+    dialog.showModal();
+    $('question-no').focus();
+  });
+}
+
+function orderButtons(container) {
+  const allowed = may('stop');
+  const made = ORDERS.map((order) => {
+    const one = button(`${order.text}…`, () => giveOrder(order, container.id));
+    one.dataset.hold = order.name;
+    one.disabled = !allowed || !order.fits(container);
+    return one;
+  });
+  const back = button('Roll back…', () => rollBack(container.id));
+  back.dataset.hold = 'rollback';
+  back.disabled = !allowed || !(container.generation > 1);
+  const change = button('Change…', () => openDeploy(state.containers.get(container.id)));
+  change.dataset.hold = 'change';
+  change.disabled = !allowed;
+  return [...made, back, change];
+}
+
+function giveOrder(order, id) {
+  const container = state.containers.get(id);
+  return question({
+    title: `${order.text} ${clean(container.name)}?`, text: clean(order.asks(container)), yes: order.text, danger: order.danger,
+    does: async () => {
+      await ask(order.name, { id });
+      tell(`${order.text}: the order for ${clean(container.name)} is stored.`);
+      dirty.add(id);
+      listWork.soon();
+    },
+  });
+}
+
+// Goes back to a generation, or to the last good one. What is there now is named by its tag: another
+// change that comes between is not undone.
+async function rollBack(id, generation) {
+  const now = await call('show', { id }).catch((fault) => { heardFault(fault); tell(faultText(fault)); });
+  if (!now) return;
+  const to = generation === undefined ? 'the last generation that was good' : `generation ${generation}`;
+  await question({
+    title: `Roll back ${clean(now.json.name)}?`,
+    text: `It runs generation ${now.json.generation} now, and goes back to ${to}. The body of that becomes a generation of its own; values and image are those of then.`,
+    yes: 'Roll back', danger: true,
+    does: async () => {
+      const query = generation === undefined ? {} : { generation };
+      const back = await ask('rollback', { id, query, headers: { ...once(), 'If-Match': now.etag } });
+      tell(`${clean(back.name)} goes back, as generation ${back.generation}.`);
+      dirty.add(id);
+      listWork.soon();
+      detailAgain();
+    },
+  });
+}
