@@ -44,7 +44,7 @@
 //!   [`monitor`] (the machine's load), [`notify`] (systemd), [`shutdown`] and [`signals`]: know
 //!   nobody.
 //! - [`config`]: flags, environment, file. The only room that reads the environment.
-//! - [`metrics`]: counters. It knows none of the things that it counts.
+//! - [`metrics`]: counters. Of the things that it counts it knows the machine alone.
 //! - [`feed`]: the last events, numbered and rendered, for those who read them, also over a restart.
 //! - [`journal`]: takes each event once; logs it, counts it and hands it to the feed; keeps the alarms
 //!   that stand. It acts on none.

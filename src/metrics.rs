@@ -1,5 +1,5 @@
-//! The agent's metrics, and their text for Prometheus (OpenMetrics 1.0). This room knows no other:
-//! whoever counts says in a word what it counted.
+//! The agent's metrics, and their text for Prometheus. This room knows none of the things that it
+//! counts, but for the machine (`monitor`): whoever counts says in a word what it counted.
 //!
 //! Names, units and meanings are those of the `HELP` lines, which are the documentation. Labels
 //! take words of closed sets, so the number of series is bounded whatever callers ask for; those of
@@ -17,23 +17,28 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
+mod api;
 mod archives;
 mod capacity;
-mod contact;
 mod containers;
 mod execs;
+mod format;
 mod health;
 mod jobs;
+mod link;
+mod node;
 mod rollbacks;
+mod scrape;
 
+use api::ApiCounts;
 use archives::ArchiveCounts;
 use capacity::CapacityGauges;
 pub(crate) use containers::ContainerNumbers;
+pub(crate) use format::MetricsFormat;
 use health::ProbeCounts;
+use link::LinkCounts;
+pub(crate) use node::NodeNumbers;
 use rollbacks::RollbackCounts;
-
-/// The `Content-Type` of [`Metrics::text`].
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfStatus {
@@ -61,19 +66,6 @@ struct OfAlarm {
     alarm: &'static str,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfRoute {
-    method: &'static str,
-    route: String,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfAnswer {
-    method: &'static str,
-    route: String,
-    status: u16,
-}
-
 type Timings<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// The agent's counters and gauges. Clones share them.
@@ -91,23 +83,17 @@ pub struct Metrics {
     probes: ProbeCounts,
     jobs: jobs::JobNumbers,
     rollbacks: RollbackCounts,
-    contact: contact::ContactNumbers,
+    link: LinkCounts,
     steps: Timings<OfStep>,
     failures: Family<OfFailure, Counter>,
     pulled: Counter,
     tag_checks: Family<OfResult, Counter>,
-    requests: Family<OfAnswer, Counter>,
-    latency: Timings<OfRoute>,
+    api: ApiCounts,
     writes: Histogram,
     containerd: Gauge,
     writable: Gauge,
     losses: Gauge,
     alarms: Family<OfAlarm, Gauge>,
-    polls: Family<OfResult, Counter>,
-    reports: Family<OfResult, Counter>,
-    chas: Gauge,
-    unconfirmed: Gauge,
-    cordoned: Gauge,
 }
 
 impl Default for Metrics {
@@ -136,7 +122,7 @@ impl Metrics {
             probes: ProbeCounts::default(),
             jobs: jobs::JobNumbers::default(),
             rollbacks: RollbackCounts::default(),
-            contact: contact::ContactNumbers::default(),
+            link: LinkCounts::default(),
             // A launch takes a few tenths of a second, a pull up to minutes.
             steps: Family::new_with_constructor(|| {
                 Histogram::new([0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 120.0, 600.0])
@@ -144,22 +130,13 @@ impl Metrics {
             failures: Family::default(),
             pulled: Counter::default(),
             tag_checks: Family::default(),
-            requests: Family::default(),
-            // A look takes less than a millisecond, a wait as long as its caller allows.
-            latency: Family::new_with_constructor(|| {
-                Histogram::new([0.001, 0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0])
-            }),
+            api: ApiCounts::default(),
             // A good disk syncs in half a millisecond, a bad one in tens.
             writes: Histogram::new([0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.2, 1.0]),
             containerd: Gauge::default(),
             writable: Gauge::default(),
             losses: Gauge::default(),
             alarms: Family::default(),
-            polls: Family::default(),
-            reports: Family::default(),
-            chas: Gauge::default(),
-            unconfirmed: Gauge::default(),
-            cordoned: Gauge::default(),
         };
         metrics.registry = Arc::new(metrics.registered());
         metrics
@@ -175,10 +152,9 @@ impl Metrics {
         self.probes.register(&mut all);
         self.jobs.register(&mut all);
         self.rollbacks.register(&mut all);
-        self.contact.register(&mut all);
-        self.register_api(&mut all);
+        self.link.register(&mut all);
+        self.api.register(&mut all);
         self.register_store_and_runtime(&mut all);
-        self.register_link(&mut all);
         all
     }
 
@@ -189,7 +165,7 @@ impl Metrics {
             self.containers.clone(),
         );
         let again = "Containers started again after they had ended by themselves";
-        all.register("container_restarts", again, self.restarts.clone());
+        all.register("restarts", again, self.restarts.clone());
         let killed = "Processes of containers that the kernel killed for want of memory, children among them";
         all.register("memory_kills", killed, self.memory_kills.clone());
         let lost = "Processes that write a container's log and ended before the container did";
@@ -219,24 +195,13 @@ impl Metrics {
             Unit::Bytes,
             self.pulled.clone(),
         );
+        for result in ["unchanged", "moved", "failed"] {
+            drop(self.tag_checks.get_or_create(&OfResult { result }));
+        }
         all.register(
             "image_tag_checks",
             "Questions to registries what the tag of a container's image stands for now, by result",
             self.tag_checks.clone(),
-        );
-    }
-
-    fn register_api(&self, all: &mut Registry) {
-        all.register(
-            "api_requests",
-            "Requests answered, by route (\"none\": there is no such path)",
-            self.requests.clone(),
-        );
-        all.register_with_unit(
-            "api_request_duration",
-            "From a request's head to its answer's head; requests that wait for something are among them",
-            Unit::Seconds,
-            self.latency.clone(),
         );
     }
 
@@ -257,49 +222,8 @@ impl Metrics {
         let losses =
             "What the last start found lost or damaged of the stored state; /health names it";
         all.register("store_losses", losses, self.losses.clone());
-        let alarms = "1 while this alarm stands, else 0 (or absent: it never did); of those about containerd, the clock and CHaS only chas_containerd_up and chas_link_* tell";
+        let alarms = "1 while this alarm stands, else 0";
         all.register("alarm", alarms, self.alarms.clone());
-    }
-
-    fn register_link(&self, all: &mut Registry) {
-        let polls = "Times that CHaS was asked what should run, by what came of it";
-        all.register("link_polls", polls, self.polls.clone());
-        all.register(
-            "link_reports",
-            "Reports to CHaS, by what came of them",
-            self.reports.clone(),
-        );
-        all.register(
-            "link_up",
-            "1 while CHaS answers, else 0; 0 where none is configured",
-            self.chas.clone(),
-        );
-        let unconfirmed = "Containers that CHaS no longer lists, or lists otherwise, and that wait for a confirmation";
-        all.register("link_pending_prune", unconfirmed, self.unconfirmed.clone());
-        all.register(
-            "cordoned",
-            "1 while the node takes no new containers, else 0",
-            self.cordoned.clone(),
-        );
-    }
-
-    /// Counts a poll of CHaS that ended.
-    pub fn polled(&self, result: &'static str) {
-        self.polls.get_or_create(&OfResult { result }).inc();
-    }
-
-    /// Counts a report to CHaS that ended.
-    pub fn reported(&self, result: &'static str) {
-        self.reports.get_or_create(&OfResult { result }).inc();
-    }
-
-    /// Sets whether CHaS answers now, how many containers wait for a confirmation, and whether the
-    /// node takes new containers.
-    pub fn link(&self, up: bool, unconfirmed: usize, cordoned: bool) {
-        self.chas.set(i64::from(up));
-        self.unconfirmed
-            .set(i64::try_from(unconfirmed).unwrap_or(i64::MAX));
-        self.cordoned.set(i64::from(cordoned));
     }
 
     /// Sets the number of containers that have this status now.
@@ -348,6 +272,11 @@ impl Metrics {
             .observe(took.as_secs_f64());
     }
 
+    /// Shows a failure that may come, and did not yet.
+    pub fn know_failure(&self, step: &'static str, reason: &'static str) {
+        drop(self.failures.get_or_create(&OfFailure { step, reason }));
+    }
+
     /// Counts a step that failed.
     pub fn step_failed(&self, step: &'static str, reason: &'static str) {
         self.failures
@@ -365,28 +294,12 @@ impl Metrics {
         self.tag_checks.get_or_create(&OfResult { result }).inc();
     }
 
-    /// Counts a request that was answered. `route` is a pattern of the router, never a path as it
-    /// came.
-    pub fn request(&self, method: &'static str, route: &str, status: u16, took: Duration) {
-        let route = route.to_owned();
-        self.requests
-            .get_or_create(&OfAnswer {
-                method,
-                route: route.clone(),
-                status,
-            })
-            .inc();
-        self.latency
-            .get_or_create(&OfRoute { method, route })
-            .observe(took.as_secs_f64());
-    }
-
     /// Counts a change of the desired state that was written.
     pub fn written(&self, took: Duration) {
         self.writes.observe(took.as_secs_f64());
     }
 
-    /// The text of all metrics, as [`CONTENT_TYPE`].
+    /// The text of all counts, as OpenMetrics.
     #[must_use]
     pub fn text(&self) -> String {
         let mut text = String::new();

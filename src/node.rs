@@ -41,6 +41,7 @@ mod tests;
 pub(crate) mod usage;
 pub(crate) mod volumes;
 
+use health::UnsettledSince;
 use rollback::ImageShelf;
 use usage::UsageSources;
 use volumes::NodeVolumes;
@@ -68,6 +69,7 @@ pub(crate) struct AgentNode {
     images: Option<Arc<dyn ImageShelf>>,
     /// The start of the agent, by the wall clock.
     started: SystemTime,
+    unsettled: UnsettledSince,
 }
 
 impl AgentNode {
@@ -94,6 +96,7 @@ impl AgentNode {
             volumes: None,
             images: None,
             started: SystemTime::now(),
+            unsettled: UnsettledSince::default(),
         }
     }
 

@@ -18,7 +18,7 @@ pub(crate) use container::{ContainerView, ManagedView, Moment, ProbeView, Unmana
 pub(crate) use disconnect::DisconnectView;
 pub(crate) use find::{FindError, Found, Naming, find};
 pub(crate) use health::{
-    AlarmView, ConfinementView, ErrorView, HealthView, LayerView, UnsettledView,
+    AlarmView, BacklogView, ConfinementView, ErrorView, HealthView, LayerView, UnsettledView,
 };
 pub(crate) use link::LinkView;
 pub(crate) use plan::{

@@ -216,7 +216,7 @@ impl Rooms {
             tracker.spawn(async move {
                 if stop.run_until_cancelled(node.prepare()).await.is_some() {
                     stop.run_until_cancelled(node.first_look()).await;
-                    link.run(stop).await;
+                    Box::pin(link.run(stop)).await;
                 }
             });
         }

@@ -82,7 +82,7 @@ fn line(health: &HealthView) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::api::tests::looks::seen;
+    use crate::api::tests::health_seen::seen;
 
     #[test]
     fn the_line_says_what_a_person_would_ask_first() {

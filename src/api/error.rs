@@ -59,6 +59,10 @@ pub(crate) enum Problem {
     Refused(Refusal),
 }
 
+/// Code of the problem that an answer tells, for those who count it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ProblemCode(pub(super) &'static str);
+
 /// Cause for which a program in a container did not come to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unfinished {
@@ -261,6 +265,7 @@ impl IntoResponse for Problem {
             | Self::Refused(_) => {}
         }
         let mut response = problem(status, body);
+        response.extensions_mut().insert(ProblemCode(self.code()));
         if status == StatusCode::TOO_MANY_REQUESTS {
             let wait = if let Self::Guessed(wait) = &self {
                 seconds(*wait)
@@ -298,11 +303,13 @@ fn problem(status: StatusCode, mut body: Value) -> Response {
         .into_response()
 }
 
-fn plain(status: StatusCode, code: &str, detail: &str) -> Response {
-    problem(
+fn plain(status: StatusCode, code: &'static str, detail: &str) -> Response {
+    let mut response = problem(
         status,
         json!({"type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "code": code, "detail": detail}),
-    )
+    );
+    response.extensions_mut().insert(ProblemCode(code));
+    response
 }
 
 pub(super) async fn no_such_path(uri: Uri) -> Response {

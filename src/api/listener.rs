@@ -29,6 +29,7 @@ use super::error::Problem;
 use bodies::{PacedAnswer, PacedBody};
 pub(super) use pace::BODY_MAX;
 pub(super) use pace::Pace;
+pub(super) use slots::connections;
 use slots::{Admission, Slot, SlotLimits, Slots};
 pub(crate) use socket::SocketDoor;
 pub(crate) use tcp::TcpDoor;

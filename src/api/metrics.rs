@@ -6,26 +6,30 @@ use std::time::SystemTime;
 
 use axum::Extension;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{Method, header};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use state::alarm::Alarm;
 use state::reason::Reason;
 use state::status::Status;
 use tokio::time::Instant;
 
 use super::NodeApi;
 use super::access::Access;
-use super::error::Problem;
+use super::error::{Problem, ProblemCode};
+use super::listener::connections;
 use super::query::{Parameters, RawQuery};
-use crate::metrics::{CONTENT_TYPE, ContainerNumbers, Metrics};
+use crate::metrics::{ContainerNumbers, Metrics, MetricsFormat, NodeNumbers};
+use crate::monitor::kernel::KernelFacts;
 use crate::monitor::links::Traffic;
-use crate::view::{ContainerView, ManagedView, UsageView};
+use crate::view::{ContainerView, HealthView, ManagedView, UsageView};
 
 /// The metrics, from memory: a scrape never waits for containerd.
 pub(super) async fn metrics<N: NodeApi>(
     State(node): State<Arc<N>>,
     Extension(metrics): Extension<Metrics>,
     access: Access,
+    headers: HeaderMap,
     query: RawQuery,
 ) -> Result<Response, Problem> {
     Parameters::of(query, &[])?;
@@ -48,6 +52,10 @@ pub(super) async fn metrics<N: NodeApi>(
     let health = node.health();
     metrics.containerd(health.containerd);
     metrics.store(health.writable, health.losses.len());
+    for alarm in Alarm::ALL {
+        let stands = health.alarms.iter().any(|view| view.alarm == *alarm);
+        metrics.alarm(alarm.as_str(), stands);
+    }
     let link = health.link.as_ref();
     metrics.link(
         link.is_some_and(|link| link.reachable),
@@ -57,11 +65,35 @@ pub(super) async fn metrics<N: NodeApi>(
     let is_suspended = |view: &&ManagedView| view.condition.reason == Some(Reason::Disconnected);
     let silent_for = link.and_then(|link| link.silent_for).unwrap_or_default();
     metrics.show_contact(silent_for, managed().filter(is_suspended).count());
+    for (door, open, most) in connections() {
+        metrics.show_connections(door, open, most);
+    }
     let usage: HashMap<_, _> = usage.iter().map(|view| (view.record.id, view)).collect();
     let seen = managed().filter(|view| access.names.has(&view.record.name));
     let numbers = seen.map(|view| numbers(view, usage.get(&view.record.id).copied()));
-    let text = metrics.text_with(numbers.collect());
-    Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text).into_response())
+    let accept = headers.get(header::ACCEPT);
+    let accept = accept
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let format = MetricsFormat::of_accept(accept);
+    let kernel = tokio::task::spawn_blocking(KernelFacts::now).await;
+    let node = of_node(&health, kernel.unwrap_or_default());
+    let text = metrics.text_with(&node, numbers.collect(), format);
+    Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
+}
+
+fn of_node(health: &HealthView, kernel: KernelFacts) -> NodeNumbers {
+    let answered = health.containerd_answered;
+    let answered = answered.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
+    NodeNumbers {
+        facts: health.facts.clone(),
+        kernel,
+        queued: health.backlog.queued,
+        overdue: health.backlog.overdue,
+        silent: health.backlog.silent,
+        unsettled: (health.unsettled, health.unsettled_for),
+        containerd_answered: answered.unwrap_or_default().as_secs_f64(),
+    }
 }
 
 /// Numbers of a container, and of what it uses.
@@ -118,6 +150,9 @@ pub(super) async fn count(
         response.status().as_u16(),
         began.elapsed(),
     );
+    if let Some(ProblemCode(code)) = response.extensions().get() {
+        metrics.problem(code);
+    }
     response
 }
 

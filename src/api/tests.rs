@@ -41,8 +41,9 @@ mod events;
 mod exec;
 mod explain;
 pub(super) mod files;
+pub(crate) mod health_seen;
 mod logs;
-pub(crate) mod looks;
+mod looks;
 mod metrics;
 mod orders;
 mod page;
@@ -377,7 +378,7 @@ impl NodeApi for Fake {
 
     fn health(&self) -> HealthView {
         let worst = self.worst.lock().unwrap();
-        looks::seen(self.containerd, &worst)
+        health_seen::seen(self.containerd, &worst)
     }
 }
 

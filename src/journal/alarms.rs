@@ -106,10 +106,6 @@ impl Alarms {
         Change::Raised(message)
     }
 
-    pub(super) fn stands(&self, alarm: Alarm) -> bool {
-        self.0.keys().any(|(standing, _)| *standing == alarm)
-    }
-
     pub(super) fn all(&self) -> Vec<StandingAlarm> {
         let mut all: Vec<_> = self.0.values().map(|told| told.standing.clone()).collect();
         all.sort_by_key(|standing| Reverse(standing.alarm.weight()));

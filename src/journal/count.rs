@@ -1,9 +1,25 @@
 //! The counters that events feed.
 
 use state::event::{Event, EventKind};
-use state::reason::Reason;
+use state::reason::{Kind, Reason};
 
 use crate::metrics::Metrics;
+
+/// Shows the counters of steps that may fail, so that the first failure is a change of one.
+pub(super) fn begin(metrics: &Metrics) {
+    for &reason in Reason::ALL {
+        let steps: &[_] = match reason.kind() {
+            Kind::Image => &["pull"],
+            Kind::Start => &["launch"],
+            Kind::End => &["stop", "remove"],
+            Kind::Node => &["pull", "launch", "stop", "remove"],
+            Kind::Exit => &[],
+        };
+        for step in steps {
+            metrics.know_failure(step, reason.as_str());
+        }
+    }
+}
 
 /// Counts an event, if there is a counter for it.
 pub(super) fn count(metrics: &Metrics, event: &Event) {
@@ -35,6 +51,7 @@ pub(super) fn count(metrics: &Metrics, event: &Event) {
         EventKind::StoreWritten { took } => metrics.written(*took),
         EventKind::PollEnded { result } => metrics.polled(result),
         EventKind::ReportEnded { result } => metrics.reported(result),
+        EventKind::NodeRegistered { .. } => metrics.registered_at_chas(),
         EventKind::RolledBack { by_hand } => metrics.rolled_back(*by_hand),
         EventKind::TurnExhausted
         | EventKind::ContainerExited { .. }
@@ -48,7 +65,6 @@ pub(super) fn count(metrics: &Metrics, event: &Event) {
         | EventKind::RebuildFailed
         | EventKind::LeftoversSwept { .. }
         | EventKind::SweepFailed
-        | EventKind::NodeRegistered { .. }
         | EventKind::LinkReached
         | EventKind::LinkLost
         | EventKind::IdentityConflict

@@ -50,6 +50,12 @@ impl ArchiveCounts {
             Unit::Bytes,
             self.bytes.clone(),
         );
+        for direction in ["read", "written"] {
+            drop(self.bytes.get_or_create(&OfDirection { direction }));
+            for result in ["done", "failed"] {
+                drop(self.ended.get_or_create(&OfArchive { direction, result }));
+            }
+        }
         let volumes = "Volumes with names that are on the node";
         all.register("volumes", volumes, self.volumes.clone());
         let used = "Use of the disk by each volume that has a size, and that a container names";

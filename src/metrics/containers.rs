@@ -6,12 +6,9 @@
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::text::encode;
 use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::{Registry, Unit};
-
-use super::Metrics;
+use prometheus_client::registry::Unit;
 
 /// Numbers of a container. What is `None` the kernel does not count, or the container does not run.
 #[derive(Clone, Debug, Default)]
@@ -56,7 +53,7 @@ struct Series {
     clippy::cast_precision_loss,
     reason = "numbers of Prometheus are floats, and counts of this size are exact in them"
 )]
-fn float(number: Option<u64>) -> Option<f64> {
+pub(super) fn float(number: Option<u64>) -> Option<f64> {
     number.map(|number| number as f64)
 }
 
@@ -72,7 +69,7 @@ fn series() -> Vec<Series> {
     let (bytes, seconds) = (|| Some(Unit::Bytes), || Some(Unit::Seconds));
     vec![
         row("container_ready", "1 while the container runs and works, as far as its probe tells, else 0", None, GAUGE, |of| Some(f64::from(u8::from(of.ready)))),
-        row("container_restart_count", "Restarts of the container after it had ended by itself, as GET /containers shows it", None, GAUGE, |of| Some(of.restarts.into())),
+        row("container_restarts", "Restarts of the container after it had ended by itself, as GET /containers shows it; from 0 again with a change", None, COUNTER, |of| Some(of.restarts.into())),
         row("container_last_exit_code", "Exit code of the last end of the container's process; absent: it has not ended", None, GAUGE, |of| of.exit_code.map(f64::from)),
         row("container_start_time", "When the container's process was started last, since 1970", seconds(), GAUGE, |of| of.started),
         row("container_cpu_usage", "CPU time of the container's processes; from 0 again with each new generation", seconds(), COUNTER, |of| of.cpu),
@@ -102,7 +99,7 @@ fn series() -> Vec<Series> {
 }
 
 #[derive(Debug)]
-struct Containers(Vec<ContainerNumbers>);
+pub(super) struct Containers(pub(super) Vec<ContainerNumbers>);
 
 impl Collector for Containers {
     fn encode(&self, mut all: DescriptorEncoder) -> fmt::Result {
@@ -143,22 +140,10 @@ impl Collector for Containers {
     }
 }
 
-impl Metrics {
-    /// The text of all metrics, with those of these containers.
-    pub(crate) fn text_with(&self, containers: Vec<ContainerNumbers>) -> String {
-        // A registry of this scrape alone: callers may see different containers.
-        let mut of_containers = Registry::with_prefix("chas");
-        of_containers.register_collector(Box::new(Containers(containers)));
-        let mut text = self.text();
-        text.truncate(text.trim_end_matches("# EOF\n").len());
-        encode(&mut text, &of_containers).expect("writing to a string cannot fail");
-        text
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::{Metrics, MetricsFormat, NodeNumbers};
 
     #[test]
     fn a_container_has_a_series_of_each_number_that_is_known_of_it() {
@@ -171,10 +156,12 @@ mod tests {
             received: Some([10, 2, 0, 1]),
             ..ContainerNumbers::default()
         };
-        let text = Metrics::new().text_with(vec![numbers("a"), numbers("b")]);
+        let numbers = vec![numbers("a"), numbers("b")];
+        let node = NodeNumbers::default();
+        let text = Metrics::new().text_with(&node, numbers, MetricsFormat::OpenMetrics);
         for line in [
             "chas_container_status{container=\"a\",status=\"running\"} 1",
-            "chas_container_restart_count{container=\"b\"} 3.0",
+            "chas_container_restarts_total{container=\"b\"} 3.0",
             "chas_container_cpu_usage_seconds_total{container=\"a\"} 1.5",
             "chas_container_memory_used_bytes{container=\"a\"} 4096.0",
             "chas_container_network_received_bytes_total{container=\"b\"} 10.0",

@@ -40,6 +40,14 @@ impl ProbeCounts {
             "Times that a container's probe came to another verdict, by that",
             self.verdicts.clone(),
         );
+        for verdict in ["ready", "unhealthy"] {
+            drop(self.verdicts.get_or_create(&OfVerdict { verdict }));
+        }
+        for probe in ["http", "tcp", "exec"] {
+            for result in ["success", "failure", "unasked"] {
+                drop(self.asked.get_or_create(&OfProbe { probe, result }));
+            }
+        }
         all.register(
             "containers_ready",
             "Containers that run and work, as far as their probes tell; those without a probe that run",

@@ -27,6 +27,16 @@ impl JobNumbers {
             "Runs of containers with a schedule, by result: succeeded, failed, replaced; and times without one: skipped (one was under way), missed",
             self.runs.clone(),
         );
+        for result in [
+            "succeeded",
+            "failed",
+            "replaced",
+            "stopped",
+            "missed",
+            "skipped",
+        ] {
+            drop(self.runs.get_or_create(&OfResult { result }));
+        }
         all.register_with_unit(
             "job_last_success_timestamp",
             "When the last run of each container with a schedule ended that succeeded, since 1970; 0: none has",

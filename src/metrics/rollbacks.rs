@@ -20,6 +20,9 @@ impl RollbackCounts {
     pub(super) fn register(&self, all: &mut Registry) {
         let help = "Generations that were given up for an earlier one: by the agent, since they failed, or by hand";
         all.register("rollbacks", help, self.0.clone());
+        for by in ["agent", "hand"] {
+            drop(self.0.get_or_create(&OfCause { by }));
+        }
     }
 }
 

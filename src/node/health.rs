@@ -1,19 +1,45 @@
 //! The node's health, from memory: the alarms that the journal keeps and those that follow from the
 //! board, the store and the link, and the containers that are not as they should be.
 
+use std::collections::BTreeMap;
+use std::sync::Mutex;
 use std::time::{Duration, SystemTime};
 
 use state::alarm::{Alarm, Weight};
+use state::id::ContainerId;
 use state::status::Status;
+use tokio::time::Instant;
 
 use super::AgentNode;
-use crate::view::{AlarmView, ErrorView, HealthView, LinkView, UnsettledView};
+use crate::lock::lock;
+use crate::view::{AlarmView, BacklogView, ErrorView, HealthView, LinkView, UnsettledView};
 
 /// The last errors that go into a report.
 const ERRORS_MAX: usize = 5;
 /// A time before this agent was written, 2026-01-01, by seconds since 1970: no clock that is set
 /// shows it.
 const BEFORE_THIS_AGENT: Duration = Duration::from_secs(1_767_225_600);
+
+/// Moments since which containers are not settled, as those who ask for the health see it; somebody
+/// does whenever the board changes.
+#[derive(Debug, Default)]
+pub(super) struct UnsettledSince(Mutex<BTreeMap<ContainerId, Instant>>);
+
+impl UnsettledSince {
+    /// Longest time for which one of these has not been settled. All others are.
+    fn longest(&self, unsettled: impl Iterator<Item = ContainerId>) -> Duration {
+        let mut since = lock(&self.0);
+        let now = Instant::now();
+        *since = unsettled
+            .map(|id| (id, since.get(&id).copied().unwrap_or(now)))
+            .collect();
+        since
+            .values()
+            .map(Instant::elapsed)
+            .max()
+            .unwrap_or_default()
+    }
+}
 
 impl AgentNode {
     /// The node's health.
@@ -27,7 +53,13 @@ impl AgentNode {
         let unsettled = views
             .into_iter()
             .filter(|view| !view.condition.is_settled());
+        let unsettled: Vec<_> = unsettled.collect();
+        let unsettled_for = self
+            .unsettled
+            .longest(unsettled.iter().map(|view| view.record.id));
+        let (queued, overdue, silent) = self.handle.backlog();
         let mut worst: Vec<_> = unsettled
+            .into_iter()
             .map(|view| UnsettledView {
                 name: view.record.name.clone(),
                 condition: view.condition,
@@ -42,8 +74,15 @@ impl AgentNode {
             running,
             unsettled,
             worst,
+            unsettled_for,
+            backlog: BacklogView {
+                queued,
+                overdue,
+                silent,
+            },
             containerd: reachability.reachable,
             containerd_since: reachability.since,
+            containerd_answered: reachability.answered,
             containerd_error: reachability.error,
             writable: store.is_writable(),
             known: !store.desired().is_unknown(),

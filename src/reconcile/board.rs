@@ -148,6 +148,8 @@ pub struct Reachability {
     pub since: SystemTime,
     /// The error of the last call that it did not answer; `None` while it does.
     pub error: Option<String>,
+    /// The last answer. `None`: not since the agent started.
+    pub answered: Option<SystemTime>,
 }
 
 impl Reachability {
@@ -179,6 +181,7 @@ impl Board {
             reachable: false,
             since: SystemTime::now(),
             error: Some(NOT_ASKED.to_owned()),
+            answered: None,
         };
         Self {
             known: Mutex::default(),
@@ -343,6 +346,9 @@ impl Board {
         };
         if is_news {
             now.since = SystemTime::now();
+        }
+        if error.is_none() {
+            now.answered = Some(SystemTime::now());
         }
         (now.reachable, now.error) = (error.is_none(), error);
         drop(now);

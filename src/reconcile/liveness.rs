@@ -73,6 +73,15 @@ impl Handle {
     }
 }
 
+impl Handle {
+    /// Number of containers that have a turn or wait for one, longest time for which a turn could have begun and did not,
+    /// and for which one took no step.
+    pub(crate) fn backlog(&self) -> (usize, Duration, Duration) {
+        let (overdue, silent) = self.queue.ages();
+        (self.queue.len(), overdue, silent)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;

@@ -1,6 +1,6 @@
 //! The node's health.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use state::alarm::{Alarm, Weight};
 use state::id::ContainerName;
@@ -21,10 +21,16 @@ pub(crate) struct HealthView {
     pub unsettled: usize,
     /// All of those, the worst first.
     pub worst: Vec<UnsettledView>,
+    /// Longest time for which one of them is so.
+    pub unsettled_for: Duration,
+    /// Work of the reconciler.
+    pub backlog: BacklogView,
     /// Whether containerd answers.
     pub containerd: bool,
     /// The time since which containerd answers, or does not.
     pub containerd_since: SystemTime,
+    /// The last answer of containerd. `None`: not since the agent started.
+    pub containerd_answered: Option<SystemTime>,
     /// The error of the last call that containerd did not answer; `None` while it does.
     pub containerd_error: Option<String>,
     /// Whether changes can be stored.
@@ -46,6 +52,17 @@ pub(crate) struct HealthView {
     pub confinement: ConfinementView,
     /// The link to CHaS. `None`: none is configured.
     pub link: Option<LinkView>,
+}
+
+/// Work of the reconciler that is under way or waits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct BacklogView {
+    /// Containers that have a turn or wait for one.
+    pub queued: usize,
+    /// Longest time for which a turn could have begun and did not.
+    pub overdue: Duration,
+    /// Longest time for which a turn took no step.
+    pub silent: Duration,
 }
 
 /// The confinement of containers that are created now.

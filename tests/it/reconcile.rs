@@ -161,7 +161,7 @@ async fn what_is_done_and_what_fails_is_counted() {
         "chas_step_failures_total{step=\"pull\",reason=\"ImageNotFound\"} 1",
         "chas_step_duration_seconds_count{step=\"pull\"} 1",
         "chas_step_duration_seconds_count{step=\"launch\"} 2",
-        "chas_container_restarts_total 1",
+        "chas_restarts_total 1",
         // What containerd holds is taken in once, and then the digest is noted.
         "chas_store_write_duration_seconds_count 2",
     ] {

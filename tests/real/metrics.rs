@@ -48,7 +48,7 @@ async fn a_scrape_tells_what_happened() {
         (r#"chas_containers{status="failed"}"#, 2.0),
         (r#"chas_containers{status="running"}"#, 0.0),
         ("chas_containerd_up", 1.0),
-        ("chas_container_restarts_total", 1.0),
+        ("chas_restarts_total", 1.0),
         (r#"chas_step_duration_seconds_count{step="pull"}"#, 1.0),
         (r#"chas_step_duration_seconds_count{step="launch"}"#, 2.0),
         (

@@ -5,6 +5,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,10 @@ use crate::lock::lock;
 /// Numbers of places.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SlotLimits {
+    /// Name of the door in the metrics.
+    door: &'static str,
+    /// Connections that have a place now, through all doors of the kind.
+    open: &'static AtomicUsize,
     /// Connections open at once.
     connections_max: usize,
     /// Connections of one caller.
@@ -29,16 +34,31 @@ pub(crate) struct SlotLimits {
 /// 1,024 files that a service may have open where nobody raised the limit. A control plane may wait
 /// for many deploys at once, and the others are to be heard beside it.
 pub(super) const OF_NETWORK: SlotLimits = SlotLimits {
+    door: "network",
+    open: &OPEN_OF_NETWORK,
     connections_max: 256,
     peer_max: 192,
     probes_max: 16,
 };
 /// Places of the socket, which no flood from the network takes: more than twice of those that may watch at once.
 pub(super) const OF_SOCKET: SlotLimits = SlotLimits {
+    door: "socket",
+    open: &OPEN_OF_SOCKET,
     connections_max: 96,
     peer_max: 96,
     probes_max: 4,
 };
+
+static OPEN_OF_NETWORK: AtomicUsize = AtomicUsize::new(0);
+static OPEN_OF_SOCKET: AtomicUsize = AtomicUsize::new(0);
+
+/// Name of each kind of door, its open connections, and how many there may be.
+pub(in crate::api) fn connections() -> [(&'static str, usize, usize); 2] {
+    [OF_NETWORK, OF_SOCKET].map(|of| {
+        let most = of.connections_max + of.probes_max;
+        (of.door, of.open.load(Ordering::Relaxed), most)
+    })
+}
 
 /// The service that a connection gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,7 +115,9 @@ impl Slot {
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        lock(&self.slots.0).taken.remove(&self.number);
+        let mut places = lock(&self.slots.0);
+        places.taken.remove(&self.number);
+        places.limits.open.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -116,6 +138,7 @@ impl Slots {
         let mut places = lock(&self.0);
         let admission = places.make_room(peer)?;
         places.number += 1;
+        places.limits.open.fetch_add(1, Ordering::Relaxed);
         let slot = Slot {
             slots: Arc::clone(self),
             number: places.number,

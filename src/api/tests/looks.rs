@@ -13,10 +13,7 @@ use tower::ServiceExt as _;
 
 use super::{Fake, ROOT, STRANGE, ask, get, named, nginx, of, problem, record, rules, send, view};
 use crate::api::caller::CallerPeer;
-use crate::monitor::NodeFacts;
-use crate::view::{AlarmView, ConfinementView, ErrorView, HealthView, ManagedView, UnsettledView};
-use state::alarm::Alarm;
-use std::time::SystemTime;
+use crate::view::ManagedView;
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -25,45 +22,6 @@ pub(super) fn failed(record: &Record, status: Status) -> ManagedView {
     view.condition.reason = Some(Reason::ImageNotFound);
     view.condition.message = Some("no such tag".to_owned());
     view
-}
-
-/// Health of a node on which these containers are the worst, maybe without containerd.
-pub(crate) fn seen(containerd: bool, worst: &[&str]) -> HealthView {
-    let unsettled = |name: &&str| UnsettledView {
-        name: name.parse().unwrap(),
-        condition: failed(&named(name, 1), Status::Failed).condition,
-    };
-    HealthView {
-        known: true,
-        writable: true,
-        rebuilding: false,
-        losses: Vec::new(),
-        facts: NodeFacts::default(),
-        running: 3,
-        unsettled: 1,
-        worst: worst.iter().map(unsettled).collect(),
-        containerd,
-        containerd_since: SystemTime::UNIX_EPOCH,
-        containerd_error: None,
-        link: None,
-        confinement: ConfinementView::default(),
-        silent: Vec::new(),
-        errors: vec![ErrorView {
-            at: SystemTime::UNIX_EPOCH,
-            code: "PortTaken",
-            message: "8080".to_owned(),
-            first_at: SystemTime::UNIX_EPOCH,
-            count: 7,
-        }],
-        alarms: (!containerd)
-            .then(|| AlarmView {
-                alarm: Alarm::ContainerdUnreachable,
-                since: SystemTime::UNIX_EPOCH,
-                message: "connection refused".to_owned(),
-            })
-            .into_iter()
-            .collect(),
-    }
 }
 
 #[tokio::test]

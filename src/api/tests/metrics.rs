@@ -45,7 +45,7 @@ async fn scrape(router: &Router) -> String {
         response.headers()[header::CONTENT_TYPE]
             .to_str()
             .unwrap()
-            .starts_with("application/openmetrics-text")
+            .starts_with("text/plain; version=0.0.4")
     );
     String::from_utf8(
         to_bytes(response.into_body(), usize::MAX)
@@ -152,4 +152,40 @@ async fn metrics_need_the_token_and_are_not_there_when_switched_off() {
     assert_eq!(status_of(STRANGE, &guarded, "GET", "/metrics").await, 401);
     // Every other test's router has none.
     problem(&get(&node, "/metrics").await, 404, "/metrics");
+}
+
+#[tokio::test]
+async fn a_scraper_gets_the_format_that_it_asks_for_and_refusals_are_counted() {
+    let node = Fake::new(vec![view(&named("web", 1), Status::Failed)]);
+    let router = router(node, rules(Some("0123456789abcdef")), Some(Metrics::new()));
+    let refused = status_of(STRANGE, &router, "GET", "/containers").await;
+    assert_eq!(refused, 401);
+    let request = Request::get("/metrics").header(header::ACCEPT, "application/openmetrics-text");
+    let request = of(ROOT, request.body(Body::empty()).unwrap());
+    let response = router.clone().oneshot(request).await.unwrap();
+    let kind = response.headers()[header::CONTENT_TYPE].to_str().unwrap();
+    assert!(kind.starts_with("application/openmetrics-text"), "{kind}");
+    let body = to_bytes(response.into_body(), usize::MAX).await.unwrap();
+    let open = String::from_utf8(body.to_vec()).unwrap();
+    assert!(open.ends_with("# EOF\n"), "{open}");
+    let text = scrape(&router).await;
+    assert!(
+        !text.contains("# EOF") && !text.contains("# UNIT"),
+        "{text}"
+    );
+    has(&text, "# TYPE chas_api_problems_total counter");
+    has(&text, "chas_api_problems_total{code=\"Unauthorized\"} 1");
+    has(&text, "chas_containers_unsettled 1.0");
+    for name in [
+        "process_start_time_seconds ",
+        "chas_node_cpus ",
+        "chas_api_connections{",
+    ] {
+        assert!(
+            text.lines().any(|line| line.starts_with(name)),
+            "{name} in\n{text}"
+        );
+    }
+    let samples = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
+    assert!(samples(&open) > 50, "{open}");
 }

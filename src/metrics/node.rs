@@ -1,0 +1,160 @@
+//! Numbers of the machine, of the reconciler, and of this process, taken for each scrape.
+
+use std::fmt;
+use std::time::Duration;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::registry::Unit;
+
+use super::containers::float;
+use crate::monitor::NodeFacts;
+use crate::monitor::kernel::KernelFacts;
+
+/// Numbers of the node as such.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct NodeNumbers {
+    pub(crate) facts: NodeFacts,
+    pub(crate) kernel: KernelFacts,
+    /// Containers that have a turn or wait for one.
+    pub(crate) queued: usize,
+    /// Longest time for which a turn could have begun and did not.
+    pub(crate) overdue: Duration,
+    /// Longest time for which a turn took no step.
+    pub(crate) silent: Duration,
+    /// Containers that are neither running nor stopped, and the longest time for which one is so.
+    pub(crate) unsettled: (usize, Duration),
+    /// Last answer of containerd, in seconds since 1970; 0: none since the agent started.
+    pub(crate) containerd_answered: f64,
+}
+
+/// Samples of a family, each with its label, if it has one.
+type Samples = Vec<(Option<(&'static str, String)>, f64)>;
+
+struct Sampled {
+    name: &'static str,
+    help: &'static str,
+    unit: Option<Unit>,
+    is_counter: bool,
+    samples: Samples,
+}
+
+fn one(value: f64) -> Samples {
+    vec![(None, value)]
+}
+
+fn count(value: usize) -> Samples {
+    one(float(u64::try_from(value).ok()).unwrap_or_default())
+}
+
+fn bytes(value: u64) -> Samples {
+    float(Some(value)).map(one).unwrap_or_default()
+}
+
+impl NodeNumbers {
+    #[rustfmt::skip]
+    fn of_node(&self) -> Vec<Sampled> {
+        const GAUGE: bool = false;
+        const COUNTER: bool = true;
+        let row = |name, help, unit, is_counter, samples| Sampled { name, help, unit, is_counter, samples };
+        let (of_bytes, seconds) = (|| Some(Unit::Bytes), || Some(Unit::Seconds));
+        let facts = &self.facts;
+        let labelled = |label: &'static str, of: &str, value: f64| (Some((label, of.to_owned())), value);
+        let cpu = self.kernel.cpu.iter().map(|(mode, time)| labelled("mode", mode, *time));
+        let load = ["1", "5", "15"].into_iter().zip(facts.load_average).map(|(minutes, load)| labelled("minutes", minutes, load));
+        let some = self.kernel.pressure.iter().map(|pressure| labelled("resource", pressure.resource, pressure.some));
+        let full = self.kernel.pressure.iter().filter_map(|pressure| Some(labelled("resource", pressure.resource, pressure.full?)));
+        let link = |of: fn(&crate::monitor::Interface) -> u64| {
+            facts.interfaces.iter().filter_map(move |link| Some((Some(("interface", link.name.clone())), float(Some(of(link)))?)))
+        };
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let booted = now.saturating_sub(Duration::from_secs(facts.uptime_seconds)).as_secs();
+        vec![
+            row("node_boot_time", "When the node was booted, since 1970", seconds(), GAUGE, bytes(booted)),
+            row("node_cpus", "Processors of the node", None, GAUGE, count(facts.cpu_cores)),
+            row("node_cpu", "Time of all processors together, by what they did", seconds(), COUNTER, cpu.collect()),
+            row("node_load", "Processes that ran or waited for a CPU or a disk, on the average of so many minutes", None, GAUGE, load.collect()),
+            row("node_memory_size", "Memory of the node", of_bytes(), GAUGE, bytes(facts.memory_total_bytes)),
+            row("node_memory_available", "Memory that a new process could have without swapping", of_bytes(), GAUGE, bytes(facts.memory_available_bytes)),
+            row("node_disk_size", "Size of the file system with the images and containers", of_bytes(), GAUGE, bytes(facts.disk_total_bytes)),
+            row("node_disk_available", "Free space there, for the agent", of_bytes(), GAUGE, bytes(facts.disk_available_bytes)),
+            row("node_disk_inodes", "Files that it has room for; 0: it does not count them", None, GAUGE, bytes(facts.disk_inodes_total)),
+            row("node_disk_inodes_available", "Files that can still be created there", None, GAUGE, bytes(facts.disk_inodes_available)),
+            row("node_network_received", "Bytes received on an interface of the node's own, as of the last sample (monitoring.health_interval)", of_bytes(), COUNTER, link(|link| link.received_bytes).collect()),
+            row("node_network_sent", "Bytes sent on an interface of the node's own, as of the last sample", of_bytes(), COUNTER, link(|link| link.sent_bytes).collect()),
+            row("node_pressure_waiting", "Time in which at least one process waited for this resource (PSI)", seconds(), COUNTER, some.collect()),
+            row("node_pressure_stalled", "Time in which all processes waited for this resource at once (PSI)", seconds(), COUNTER, full.collect()),
+            row("containerd_last_answer_timestamp", "When containerd answered last, since 1970; 0: not since the agent started", seconds(), GAUGE, one(self.containerd_answered)),
+            row("reconcile_queue", "Containers that the reconciler works on, or will when their time comes", None, GAUGE, count(self.queued)),
+            row("reconcile_overdue", "Longest time for which work that could begin did not", seconds(), GAUGE, one(self.overdue.as_secs_f64())),
+            row("reconcile_silence", "Longest time for which work on a container took no step, pulls aside", seconds(), GAUGE, one(self.silent.as_secs_f64())),
+            row("containers_unsettled", "Containers that are neither running and well nor stopped as asked", None, GAUGE, count(self.unsettled.0)),
+            row("containers_unsettled_oldest", "Longest time for which one of those is so", seconds(), GAUGE, one(self.unsettled.1.as_secs_f64())),
+        ]
+    }
+
+    #[rustfmt::skip]
+    fn of_process(&self) -> Vec<Sampled> {
+        let Some(process) = &self.kernel.process else { return Vec::new() };
+        let row = |name, help, unit, is_counter, samples| Sampled { name, help, unit, is_counter, samples };
+        vec![
+            row("process_cpu", "CPU time of the agent", Some(Unit::Seconds), true, one(process.cpu_seconds)),
+            row("process_resident_memory", "Memory of the agent", Some(Unit::Bytes), false, bytes(process.resident_bytes)),
+            row("process_virtual_memory", "Address space of the agent", Some(Unit::Bytes), false, bytes(process.virtual_bytes)),
+            row("process_threads", "Threads of the agent", None, false, bytes(process.threads)),
+            row("process_open_fds", "Files and sockets that the agent has open", None, false, bytes(process.open_files)),
+            row("process_max_fds", "Files and sockets that it may have open; absent: no limit", None, false, process.open_files_max.map(bytes).unwrap_or_default()),
+            row("process_start_time", "When the agent was started, since 1970", Some(Unit::Seconds), false, one(process.started)),
+        ]
+    }
+}
+
+/// Families as they were taken.
+pub(super) struct Scraped(Vec<Sampled>);
+
+impl fmt::Debug for Scraped {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.0.iter().map(|family| family.name);
+        formatter.debug_list().entries(names).finish()
+    }
+}
+
+impl Scraped {
+    pub(super) fn of_node(numbers: &NodeNumbers) -> Self {
+        Self(numbers.of_node())
+    }
+
+    /// Numbers under the names that every exporter gives those of its own process.
+    pub(super) fn of_process(numbers: &NodeNumbers) -> Self {
+        Self(numbers.of_process())
+    }
+}
+
+impl Collector for Scraped {
+    fn encode(&self, mut all: DescriptorEncoder) -> fmt::Result {
+        for family in &self.0 {
+            let kind = if family.is_counter {
+                MetricType::Counter
+            } else {
+                MetricType::Gauge
+            };
+            let unit = family.unit.as_ref();
+            let mut shown = all.encode_descriptor(family.name, family.help, unit, kind)?;
+            for (label, value) in &family.samples {
+                let labels: Vec<_> = label
+                    .iter()
+                    .map(|(name, of)| (*name, of.as_str()))
+                    .collect();
+                let labels = labels.as_slice();
+                let mut shown = shown.encode_family(&labels)?;
+                if family.is_counter {
+                    shown.encode_counter::<NoLabelSet, _, f64>(value, None)?;
+                } else {
+                    shown.encode_gauge(value)?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
