@@ -117,6 +117,7 @@ fn asked(call: &AuditCall, change: &AuditedChange) -> Event {
         AuditVerdict::Allowed => ("allowed", None),
         AuditVerdict::Denied(why) => ("denied", Some(why.clone())),
         AuditVerdict::Unstored => ("unstored", None),
+        AuditVerdict::Unsure => ("unsure", None),
     };
     let event = Event::from(EventKind::ChangeAsked {
         change: change.kind,

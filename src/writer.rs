@@ -114,7 +114,7 @@ impl Writer {
         };
         self.run(timed)
             .await
-            .unwrap_or_else(|error| Err(StoreError::Disk(error)))
+            .unwrap_or_else(|error| Err(StoreError::Unsure(error)))
     }
 
     /// Reads what only the store's files hold.

@@ -77,6 +77,7 @@ pub(super) fn next(
         AuditVerdict::Allowed => ("allowed", None),
         AuditVerdict::Denied(why) => ("denied", Some(why.as_str())),
         AuditVerdict::Unstored => ("unstored", None),
+        AuditVerdict::Unsure => ("unsure", None),
     };
     let number = end.number + 1;
     let newest = change.after.as_ref().or(change.before.as_ref());

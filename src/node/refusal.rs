@@ -41,7 +41,9 @@ pub(super) fn refusal(error: StoreError) -> Refusal {
         | StoreError::NoCapacity(..)
         | StoreError::TooManyRules(_) => Refusal::Full(text),
         StoreError::NotFound(_) | StoreError::UnknownGeneration(..) => Refusal::NotFound(text),
-        StoreError::Disk(source) if source.kind() == std::io::ErrorKind::StorageFull => {
+        StoreError::Disk(source) | StoreError::Unsure(source)
+            if source.kind() == std::io::ErrorKind::StorageFull =>
+        {
             Refusal::Full(format!("{text}: {source}"))
         }
         StoreError::Unsealed(..) | StoreError::SecretUnsealed(..) => Refusal::Unavailable(text),
@@ -58,7 +60,9 @@ pub(super) fn refusal(error: StoreError) -> Refusal {
         StoreError::UnknownSecret(_) => Refusal::NotFound(text),
         StoreError::SecretUsed(..) => Refusal::Conflict(text),
         StoreError::Audit(source) => Refusal::Unavailable(format!("{text}: {source}")),
-        StoreError::Disk(source) => Refusal::Unavailable(format!("{text}: {source}")),
+        StoreError::Disk(source) | StoreError::Unsure(source) => {
+            Refusal::Unavailable(format!("{text}: {source}"))
+        }
         StoreError::Rebuilding | StoreError::Unknown(_) | StoreError::InUse(_) => {
             Refusal::Unavailable(text)
         }

@@ -369,7 +369,7 @@ fn reason_of(error: &StoreError) -> Reason {
             ErrorKind::StorageFull | ErrorKind::QuotaExceeded
         )
     };
-    if matches!(error, StoreError::Disk(source) if full(source)) {
+    if matches!(error, StoreError::Disk(source) | StoreError::Unsure(source) if full(source)) {
         Reason::DiskFull
     } else {
         Reason::StateUnwritable

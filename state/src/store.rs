@@ -133,7 +133,7 @@ impl Store {
             witness: OnceLock::new(),
             key: KeyPlace::default(),
             limits,
-            unwritable: Mutex::new(files.disk().is_none().then(|| losses.join("; "))),
+            unwritable: Mutex::new(files.disk().is_none().then(|| files.why(&losses))),
             stuck: Arc::clone(&files.stuck),
             files: Mutex::new(files),
             copied: Mutex::default(),
@@ -234,20 +234,22 @@ impl Store {
         let next = desired.with(&changes);
         let chapters = self.chapters(files.disk(), (&desired, &next), &changes);
         let mut written = files.write(&changes, &next, &chapters);
-        if written.as_ref().is_err_and(reserve::is_full)
-            && adds_nothing
-            && reserve::give_up(&files.dir)
-        {
-            written = files
-                .open_again(&desired)
-                .and_then(|()| files.write(&changes, &next, &chapters));
+        if adds_nothing && written.as_ref().is_err_and(reserve::is_full) {
+            written = files.write_by_reserve(&changes, (&desired, &next), &chapters, written);
         }
         if let Err(error) = written {
-            self.take_back(announced);
             *lock(&self.unwritable) = Some(error.to_string());
-            return Err(StoreError::Disk(error));
+            // Nobody knows how much of it the disk has: it is brought back to what is in force, or the
+            // caller is told.
+            let taken_back = files.open_again(&desired);
+            self.tell_unstored(announced, taken_back.is_ok());
+            return Err(match taken_back {
+                Ok(()) => StoreError::Disk(error),
+                Err(_) => StoreError::Unsure(error),
+            });
         }
         self.publish(next);
+        *lock(&self.unwritable) = None;
         Ok(answer)
     }
 
@@ -269,7 +271,7 @@ impl Store {
             tracing::error!(%loss, "stored state lost or damaged");
         }
         *before = losses;
-        let why = before.join("; ");
+        let why = files.why(&before);
         drop(before);
         if desired != *self.desired() {
             self.publish(desired);
@@ -311,10 +313,13 @@ impl Store {
     pub fn tend(&self) -> bool {
         let mut files = lock(&self.files);
         let before = self.desired();
-        if self.open_files(&mut files).is_ok()
-            && let Err(error) = files.tend()
-        {
-            tracing::debug!(%error, "reserve not made, retrying");
+        if self.open_files(&mut files).is_ok() {
+            match files.tend() {
+                Err(error) => tracing::debug!(%error, "reserve not made, retrying"),
+                // A change that was refused for want of room has left the files open.
+                Ok(()) if reserve::check(&files.dir).is_ok() => *lock(&self.unwritable) = None,
+                Ok(()) => {}
+            }
         }
         self.sweep_chronicles_in(&files);
         drop(files);

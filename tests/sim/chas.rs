@@ -197,9 +197,9 @@ fn note(
             let mut left = waiting.map(ToString::to_string).chain(rejected);
             let is_left = left.any(|left| left == name);
             told.acknowledged = if is_left { before } else { listed };
-            told.refused.clear();
+            told.unsure.clear();
         }
-        Err(StoreError::Disk(_)) => told.refused.push(listed),
+        Err(StoreError::Unsure(_)) => told.unsure.push(listed),
         Ok(_) | Err(_) => {}
     }
 }

@@ -26,9 +26,9 @@ pub(crate) struct Told {
     asked: Option<Wanted>,
     /// Requests of the life before that may be carried out or not, until the state is known.
     carried: Vec<Wanted>,
-    /// Requests that the disk refused. After a crash it may turn out to have taken one; not while
-    /// the agent lives, and not once it has taken another.
-    pub(crate) refused: Vec<Wanted>,
+    /// Requests of which the agent said that it does not know whether the disk has them. After a crash it
+    /// may turn out to; not while the agent lives, and not once the disk has taken another.
+    pub(crate) unsure: Vec<Wanted>,
     /// Generation from which it was gone back, and the one that is back.
     given_up: Option<(u64, u64)>,
 }
@@ -151,7 +151,7 @@ impl Told {
         if carried.contains(&is) {
             let before = std::mem::replace(&mut self.acknowledged, is);
             // A disk that fails keeps the agent from noting that it knows of it.
-            self.refused.extend(judge.was_disk_bad.then_some(before));
+            self.unsure.extend(judge.was_disk_bad.then_some(before));
         }
         let asked = [Some(self.acknowledged), self.asked];
         let asked = || asked.into_iter().flatten().chain(carried.iter().copied());
@@ -229,9 +229,9 @@ impl Clients {
         match (asked, answer) {
             (Some(asked), Ok(())) => {
                 told.acknowledged = asked;
-                all.values_mut().for_each(|told| told.refused.clear());
+                all.values_mut().for_each(|told| told.unsure.clear());
             }
-            (Some(asked), Err(StoreError::Disk(_))) => told.refused.push(asked),
+            (Some(asked), Err(StoreError::Unsure(_))) => told.unsure.push(asked),
             (Some(_), Err(_)) | (None, _) => {}
         }
     }
@@ -250,8 +250,8 @@ impl Clients {
     /// Notes that the agent ended: nobody will hear of what was asked before.
     pub(crate) fn begin_life(&self) {
         for told in self.told().values_mut() {
-            let (asked, refused) = (told.asked.take(), std::mem::take(&mut told.refused));
-            told.carried.extend(asked.into_iter().chain(refused));
+            let (asked, unsure) = (told.asked.take(), std::mem::take(&mut told.unsure));
+            told.carried.extend(asked.into_iter().chain(unsure));
         }
     }
 

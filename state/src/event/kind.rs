@@ -235,7 +235,7 @@ pub enum EventKind {
         by: String,
         /// The id of the request, as its answer bears it.
         request: Option<String>,
-        /// The verdict: `allowed`, `denied` or `unstored`.
+        /// The verdict: `allowed`, `denied`, `unstored` or `unsure`.
         verdict: &'static str,
     },
 }

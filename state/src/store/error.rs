@@ -14,7 +14,8 @@ use crate::spec::network::NODE_RULES_MAX;
 use crate::spec::parse::FieldError;
 use crate::spec::{SecretName, VolumeName};
 
-/// Refusal of a change; nothing is stored then.
+/// Refusal of a change; nothing is stored then, but for [`Unsure`](StoreError::Unsure), of which that
+/// is not known.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// No address or host port can be given to the container.
@@ -178,9 +179,16 @@ pub enum StoreError {
         way = circle::as_text(.1)
     )]
     Circle(ContainerName, Vec<ContainerName>),
-    /// The disk refuses the change.
-    #[error("the state cannot be written to state.dir")]
+    /// The disk refuses the change, and has nothing of it.
+    #[error("the state cannot be written to state.dir, and the change is not made")]
     Disk(#[source] std::io::Error),
+    /// The disk failed in the middle of the change, and could not be brought back to what it held.
+    #[error(
+        "the state cannot be written to state.dir, and whether the disk has this change is not known: it \
+         is not carried out now and taken back once the disk can be written, but should the agent end \
+         before, its next start may carry it out; look again then, or ask again"
+    )]
+    Unsure(#[source] std::io::Error),
     /// The change cannot be written down in the audit, without which none is made.
     #[error("the change cannot be written into the audit below state.dir, so it is not made")]
     Audit(#[source] std::io::Error),

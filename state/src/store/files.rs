@@ -1,10 +1,13 @@
 //! The files that a change is written to: sled's, and the place of the last change.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, ErrorKind};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+
+use rustix::fs::Advice;
 
 use super::defaults;
 use super::disk::{ChapterChange, Disk, DiskError};
@@ -52,6 +55,8 @@ pub(super) struct StoreFiles {
     last: LastChange,
     /// Openings in a row that did not end.
     slow: u32,
+    /// Fault for which a recovery could not open them to the end. It is none of what they hold.
+    pub(super) fault: Option<String>,
     /// Whether a closing of the files does not end.
     pub(super) stuck: Arc<AtomicBool>,
     /// The state directory, locked as long as this value lives: no second agent writes here.
@@ -66,6 +71,7 @@ impl StoreFiles {
             state: FilesState::Unread,
             last: LastChange::at(0),
             slow: 0,
+            fault: None,
             stuck: Arc::default(),
             lock: None,
         }
@@ -111,9 +117,10 @@ impl StoreFiles {
         let Recovered {
             disk,
             desired,
-            mut losses,
+            losses,
             last,
         } = recover::recover(&self.dir, survey);
+        self.fault = None;
         let Some(disk) = disk else {
             // From now on answers are given by this state, and the files have to follow.
             if is_current {
@@ -124,9 +131,24 @@ impl StoreFiles {
         // Only now: files that hold more than the last change are well, not less.
         match self.open_last(last) {
             Ok(last) => self.state = FilesState::Open(Box::new(OpenFiles { disk, last })),
-            Err(error) => losses.push(format!("{} cannot be written now: {error}", last::NAME)),
+            // They may hold a change that is noted nowhere else. It is in force from now on, and no
+            // other copy may take the place of these files.
+            Err(error) => {
+                self.fault = Some(format!("{} cannot be written now: {error}", last::NAME));
+                self.state = FilesState::Failed;
+            }
         }
         Ok((desired, losses))
+    }
+
+    /// Reasons for which the files are not open: these losses, and the fault.
+    pub(super) fn why(&self, losses: &[String]) -> String {
+        let reasons: Vec<_> = losses
+            .iter()
+            .chain(&self.fault)
+            .map(String::as_str)
+            .collect();
+        reasons.join("; ")
     }
 
     /// Opens the files after a write failed, and makes them hold the acknowledged state: no less,
@@ -154,6 +176,7 @@ impl StoreFiles {
             let message = "closing the state's files after a failed write does not end";
             return Err(io::Error::new(ErrorKind::TimedOut, message));
         }
+        forget_pages(&path);
         let opened = Disk::open(&path);
         match opened {
             // Nothing is lost by it.
@@ -212,6 +235,22 @@ impl StoreFiles {
         written.map_err(io_error)
     }
 
+    /// Writes a change for which a full disk had no room, now that it has what was in reserve. Without a
+    /// reserve all is as it was.
+    pub(super) fn write_by_reserve(
+        &mut self,
+        changes: &[DesiredChange],
+        (desired, next): (&Desired, &Desired),
+        chapters: &[ChapterChange],
+        refused: io::Result<()>,
+    ) -> io::Result<()> {
+        if !reserve::give_up(&self.dir) {
+            return refused;
+        }
+        self.open_again(desired)?;
+        self.write(changes, next, chapters)
+    }
+
     /// Makes what is missing beside the files: the reserve, and the place of the last change.
     pub(super) fn tend(&mut self) -> io::Result<()> {
         let FilesState::Open(files) = &mut self.state else {
@@ -237,6 +276,18 @@ impl OpenFiles {
         match &mut self.last {
             Some(last) => last.write(dir, seq, changes).map_err(DiskError::Io),
             None => Ok(()),
+        }
+    }
+}
+
+/// Has the kernel read the files from the disk: of a write or a sync that failed it keeps pages, takes
+/// them for written, and answers from them until the machine is off.
+fn forget_pages(path: &Path) {
+    for directory in [path.to_owned(), path.join("blobs")] {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if let Ok(file) = File::open(entry.path()) {
+                let _only_advice = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+            }
         }
     }
 }

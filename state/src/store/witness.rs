@@ -23,6 +23,8 @@ pub enum AuditVerdict {
     Denied(String),
     /// The disk did not take what was allowed; it is not in force.
     Unstored,
+    /// The disk failed over what was allowed: it is not in force, and the next start may have it.
+    Unsure,
 }
 
 /// Spec of a container at one moment.
@@ -193,10 +195,14 @@ impl Store {
         Ok(asked)
     }
 
-    /// Has it be heard that announced changes could not be stored.
-    pub(super) fn take_back(&self, announced: Vec<AuditedChange>) {
+    /// Has it be heard that announced changes could not be stored. `is_sure`: the disk has nothing of
+    /// them.
+    pub(super) fn tell_unstored(&self, announced: Vec<AuditedChange>, is_sure: bool) {
         let unstored = announced.into_iter().map(|change| AuditedChange {
-            verdict: AuditVerdict::Unstored,
+            verdict: match is_sure {
+                true => AuditVerdict::Unstored,
+                false => AuditVerdict::Unsure,
+            },
             ..change
         });
         let unstored: Vec<_> = unstored.collect();

@@ -14,11 +14,18 @@ type Fault = (DiskCall, fn() -> io::Error);
 thread_local! {
     /// Calls that fail, and how.
     static FAULT: Cell<Option<Fault>> = const { Cell::new(None) };
+    /// Calls that fail instead once one of them has.
+    static THEN: Cell<Option<Option<Fault>>> = const { Cell::new(None) };
 }
 
 fn disk(call: DiskCall) -> io::Result<()> {
     match FAULT.get() {
-        Some((failing, error)) if failing == call => Err(error()),
+        Some((failing, error)) if failing == call => {
+            if let Some(then) = THEN.take() {
+                FAULT.set(then);
+            }
+            Err(error())
+        }
         Some(_) | None => Ok(()),
     }
 }
@@ -164,7 +171,7 @@ fn a_change_that_was_refused_is_not_made_whatever_the_disk_has_of_it() {
         let store = open(directory.path());
         FAULT.set(Some((call, || io::Error::from_raw_os_error(5))));
         let refused = store.order(id(&store, "other"), Order::Stop);
-        assert!(matches!(refused, Err(StoreError::Disk(_))), "{refused:?}");
+        refused.unwrap_err();
         FAULT.set(None);
         assert!(!store.is_writable());
         store.tend();
@@ -174,6 +181,89 @@ fn a_change_that_was_refused_is_not_made_whatever_the_disk_has_of_it() {
         is_acknowledged(&store);
         assert!(store.losses().is_empty(), "{:?}", store.losses());
     }
+}
+
+#[test]
+fn a_change_of_which_the_agent_says_that_it_is_not_made_is_not_on_the_disk() {
+    for call in [DiskCall::Write, DiskCall::Sync, DiskCall::WriteLast] {
+        let directory = stopped_since_the_copies();
+        let store = open(directory.path());
+        for change in ["stop", "remove", "deploy"] {
+            THEN.set(Some(None));
+            FAULT.set(Some((call, || io::Error::from_raw_os_error(5))));
+            let other = id(&store, "other");
+            let refused = match change {
+                "stop" => store.order(other, Order::Stop).map(drop),
+                "remove" => store.order(other, Order::Remove).map(drop),
+                _ => deploy(&store, &json!({"name": "new", "image": "x"})).map(drop),
+            };
+            assert!(matches!(refused, Err(StoreError::Disk(_))), "{refused:?}");
+            assert!(!store.is_writable(), "that is told");
+        }
+        // As after a kill: nothing is tended before.
+        drop(store);
+        let store = open(directory.path());
+        is_acknowledged(&store);
+        assert_eq!(run(&store, "new"), None);
+        assert!(store.losses().is_empty(), "{:?}", store.losses());
+    }
+}
+
+#[test]
+fn a_change_that_the_disk_may_have_is_said_to_be_of_that_kind() {
+    for is_tended in [false, true] {
+        let directory = stopped_since_the_copies();
+        let store = open(directory.path());
+        let broken: fn() -> io::Error = || io::Error::from_raw_os_error(5);
+        THEN.set(Some(Some((DiskCall::Open, broken))));
+        FAULT.set(Some((DiskCall::Sync, broken)));
+        let unsure = store.order(id(&store, "other"), Order::Stop).unwrap_err();
+        assert!(matches!(unsure, StoreError::Unsure(_)), "{unsure:?}");
+        assert!(unsure.to_string().contains("is not known"), "{unsure}");
+        is_acknowledged(&store);
+        FAULT.set(None);
+        if is_tended {
+            store.tend();
+        }
+        drop(store);
+        let store = open(directory.path());
+        match is_tended {
+            true => is_acknowledged(&store),
+            false => assert_eq!(run(&store, "other"), Some(RunState::Stopped)),
+        }
+    }
+}
+
+#[test]
+fn a_start_that_found_a_change_which_is_noted_nowhere_does_not_take_it_back_later() {
+    let directory = stopped_since_the_copies();
+    let store = open(directory.path());
+    store.copy().unwrap();
+    let broken: fn() -> io::Error = || io::Error::from_raw_os_error(5);
+    THEN.set(Some(Some((DiskCall::Open, broken))));
+    FAULT.set(Some((DiskCall::WriteLast, broken)));
+    let unsure = store.order(id(&store, "other"), Order::Stop).unwrap_err();
+    assert!(matches!(unsure, StoreError::Unsure(_)), "{unsure:?}");
+    drop(store);
+    FAULT.set(Some((DiskCall::WriteLast, broken)));
+    let store = open(directory.path());
+    assert!(!store.is_writable());
+    assert!(store.unwritable().unwrap().contains("last-change"));
+    assert!(store.losses().is_empty(), "{:?}", store.losses());
+    // It acts by that now, and the copies are of before.
+    assert_eq!(run(&store, "other"), Some(RunState::Stopped));
+    for call in [DiskCall::Open, DiskCall::WriteLast] {
+        FAULT.set(Some((call, broken)));
+        store.tend();
+        assert_eq!(run(&store, "other"), Some(RunState::Stopped), "{call:?}");
+        assert!(!store.is_writable());
+    }
+    FAULT.set(None);
+    store.tend();
+    assert!(store.is_writable());
+    let store = open_again(store, directory.path());
+    assert_eq!(run(&store, "other"), Some(RunState::Stopped));
+    assert_eq!(run(&store, "web"), Some(RunState::Stopped));
 }
 
 #[test]
