@@ -153,14 +153,11 @@ impl<R: Runtime> Reconciler<R> {
 
     /// Stores that a container ended and stays so, and tells of the run that ended so.
     async fn finish(&self, record: &Record, finished: Finished) -> Result<(), StoreError> {
-        let (id, generation, took) = (
-            record.id,
-            record.generation,
-            took_ms(&self.board, record.id),
-        );
+        let (id, took) = (record.id, took_ms(&self.board, record.id));
+        let of = (record.generation, record.restarts_asked);
         let ended = self
             .writer
-            .write(move |store| store.finish_run(id, generation, finished, took));
+            .write(move |store| store.finish_run(id, of, finished, took));
         if let Some(result) = ended.await? {
             let result = result.as_str();
             let told = Event::from(EventKind::JobRun { result });

@@ -51,7 +51,8 @@ impl Board {
         {
             waits = state::order::waits(&left, history, find, now);
         }
-        let mut former_waits = former_waits(record, history, find, now);
+        let free = |former: &Record| circle::left(desired, former);
+        let mut former_waits = former_waits(record, history, find, free, now);
         let both = waits.iter_mut().chain(&mut former_waits);
         for entry in both.flat_map(|waits| &mut waits.entries) {
             if desired.is_unreadable_name(&entry.name) {
@@ -130,8 +131,9 @@ impl<R: Runtime> Reconciler<R> {
             let is_due = !history.is_let_go(record)
                 && (!is_waiting(record)
                     || circle::left(&desired, record).is_some_and(|left| !is_waiting(&left)));
+            let free = |former: &Record| circle::left(&desired, former);
             let former_is_due =
-                record.stands_back() && former_waits(record, &history, find, now).is_none();
+                record.stands_back() && former_waits(record, &history, find, free, now).is_none();
             if is_due || former_is_due {
                 self.queue.wake(record.id);
             }

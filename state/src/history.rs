@@ -81,6 +81,9 @@ pub struct History {
     pub backoff: Option<Backoff>,
     /// The exit that no restart has followed yet.
     pub ended: Option<Exit>,
+    /// Number of the run ([`Record::run_number`]) that this exit is of.
+    #[serde(default, skip_serializing_if = "crate::spec::is_default")]
+    ended_run: u64,
     /// The last exit that was counted, so that each counts once.
     pub last_exit: Option<Exit>,
     /// Start of the current run, as far as this agent saw it.
@@ -183,6 +186,7 @@ impl History {
             let asks = record.is_tag_unchecked() || record.image_digest.is_none();
             self.keep_backoff(|cause| cause == Cause::End || (asks && cause == Cause::Start));
         }
+        self.forget_finished(record);
         let instance = seen.instance(record);
         self.note_check(record, instance);
         let kills = instance.and_then(|instance| instance.memory_kills);
@@ -228,11 +232,6 @@ impl History {
         backoff.is_some_and(|backoff| backoff.cause == Cause::Exit)
     }
 
-    fn is_counted(&self, exit: &Exit) -> bool {
-        let last = self.last_exit.as_ref();
-        last.is_some_and(|last| last.is_same_end(exit))
-    }
-
     fn record_exit(
         &mut self,
         (record, is_to_restart): (&Record, bool),
@@ -271,7 +270,7 @@ impl History {
             message,
             retry_at: now.after(wait),
         });
-        self.ended = Some(exit);
+        (self.ended, self.ended_run) = (Some(exit), record.run_number());
     }
 
     /// Counts a failed step, which is not tried again for `wait`.

@@ -67,16 +67,22 @@ pub fn waits(
 }
 
 /// The containers that the generation before waits for, while it serves. `None`: it waits for none, or
-/// does not serve.
+/// does not serve. `free` answers it without those that wait for it, if there are any.
 #[must_use]
 pub fn former_waits(
     record: &Record,
     history: &History,
-    find: impl Fn(&ContainerName) -> Option<Other>,
+    find: impl Fn(&ContainerName) -> Option<Other> + Copy,
+    free: impl Fn(&Record) -> Option<Record>,
     now: BootTime,
 ) -> Option<Waits> {
     let former = record.stands_back().then(|| record.serving())?;
-    waits(former, &history.of_former(former), find, now)
+    let history = history.of_former(former);
+    let waiting = waits(former, &history, find, now)?;
+    match free(former) {
+        Some(left) => waits(&left, &history, find, now),
+        None => Some(waiting),
+    }
 }
 
 /// Whether the container waits for others: [`waits`] without its words.

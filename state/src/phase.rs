@@ -276,6 +276,14 @@ fn stage(
     let Some(record) = record else {
         return newest.map_or(Stage::Gone, Stage::Leftover);
     };
+    // What a restart has begun, and has ended, has ended by itself. That it is done is stored with what
+    // comes of it, and nothing waits for that: the disk may take nothing.
+    let without = matches!(seen.task(record), Task::Stopped(_)) && seen.has_restarted(record);
+    let without = without.then(|| Record {
+        restart_pending: false,
+        ..record.clone()
+    });
+    let record = without.as_ref().unwrap_or(record);
     match Goal::of(Some(record)) {
         Goal::Absent | Goal::Removed => newest.map_or(Stage::Removed, Stage::Removing),
         Goal::Uncertain => Stage::Uncertain,
@@ -294,7 +302,7 @@ fn towards_running(
     history: &History,
     around: &Surroundings,
 ) -> Stage {
-    // First of all: what has ended since has ended by itself.
+    // First of all: it runs, and an end of it is its own.
     if seen.has_restarted(record) {
         return Stage::Restarted;
     }

@@ -197,8 +197,8 @@ fn decide_for(
         phase.cause()
     };
     // A question about the image, too, is asked by a person, and may be what ends the exits.
-    let is_asked =
-        record.is_some_and(|record| record.restart_pending) || phase.stage == Stage::TagUnchecked;
+    let is_asked = record.is_some_and(|record| seen.awaits_restart(record))
+        || phase.stage == Stage::TagUnchecked;
     let waits = history.waits(cause, is_asked, now);
     // Nor is what runs ended for a successor that the policy does not let start, or whose image is not
     // to be had, or not known to be signed.
@@ -344,7 +344,7 @@ fn why(stage: &Stage, record: &Record, seen: &Seen) -> String {
 }
 
 fn why_due(record: &Record, seen: &Seen) -> String {
-    if record.restart_pending {
+    if seen.awaits_restart(record) {
         return "a restart was asked for".to_owned();
     }
     match seen.task(record) {

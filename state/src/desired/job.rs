@@ -14,6 +14,10 @@ pub struct Job {
     /// Run under way. `None`: the container waits for its next time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub run: Option<JobRun>,
+    /// Number of runs that were begun, and so the number of the last one. 0: none since agents count
+    /// them.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub begun: u64,
     /// Last runs, the oldest first.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub past: Vec<PastRun>,
@@ -115,6 +119,12 @@ impl Record {
         self.run == RunState::Running && self.spec.schedule.is_some() && !has_run
     }
 
+    /// Number of the last run that was begun; 0 where there was none.
+    #[must_use]
+    pub fn run_number(&self) -> u64 {
+        self.job.as_ref().map_or(0, |job| job.begun)
+    }
+
     fn kept_runs(&self) -> u8 {
         let schedule = self.spec.schedule.as_ref();
         schedule.map_or(1, |schedule| schedule.history)
@@ -128,6 +138,7 @@ impl Record {
         let is_in_place_of_another = job.run.is_some();
         job.end(RunResult::Replaced, kept);
         job.run = Some(JobRun { scheduled_ms });
+        job.begun = job.begun.saturating_add(1);
         if is_in_place_of_another {
             self.ask_restart(floor);
         }

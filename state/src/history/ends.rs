@@ -1,6 +1,6 @@
 //! Ends of tasks, and the run that each is the end of.
 
-use super::History;
+use super::{Cause, History};
 use crate::desired::Record;
 use crate::observed::{Exit, Task};
 use crate::time::unix_ms;
@@ -25,17 +25,32 @@ impl History {
         };
         // What was ended for a restart, or for CHaS's silence, has not ended by itself.
         ended.filter(|exit| {
-            !record.restart_pending && !self.is_suspended() && !is_of_past_run(record, exit)
+            !record.restart_pending && !self.is_suspended() && !self.is_of_past_run(record, exit)
         })
     }
-}
 
-/// Whether this end of a task is that of a run which is over, and not of one that was begun since. Of a
-/// task that vanished nobody can tell.
-fn is_of_past_run(record: &Record, exit: &Exit) -> bool {
-    let last = record.job.as_ref().and_then(|job| job.past.last());
-    let end = (Some(exit.code), Some(unix_ms(exit.at)));
-    *exit != Exit::LOST && last.is_some_and(|last| (last.code, last.ended_ms) == end)
+    /// Forgets how often it ended before its policy left it so: whoever starts it by hand has it begin
+    /// anew.
+    pub(super) fn forget_finished(&mut self, record: &Record) {
+        if record.finished.is_some() && record.update.is_none() {
+            self.exits = 0;
+            self.keep_backoff(|cause| cause != Cause::Exit);
+        }
+    }
+
+    pub(super) fn is_counted(&self, exit: &Exit) -> bool {
+        let last = self.last_exit.as_ref();
+        last.is_some_and(|last| last.is_same_end(exit))
+    }
+
+    /// Whether this end of a task is that of a run which is over, and not of one that was begun since. Of
+    /// tasks that vanished one is as the other, but for the number of their run.
+    fn is_of_past_run(&self, record: &Record, exit: &Exit) -> bool {
+        let last = record.job.as_ref().and_then(|job| job.past.last());
+        let end = (Some(exit.code), Some(unix_ms(exit.at)));
+        let is_same = last.is_some_and(|last| (last.code, last.ended_ms) == end);
+        is_same && (*exit != Exit::LOST || self.ended_run != record.run_number())
+    }
 }
 
 #[cfg(test)]
@@ -50,6 +65,7 @@ mod tests {
     use crate::desired::tests::record;
     use crate::observed::Seen;
     use crate::phase::{Phase, Stage};
+    use crate::reason::Reason;
     use crate::surroundings::Surroundings;
     use crate::time::BootTime;
 
@@ -133,6 +149,59 @@ mod tests {
             history.record_start(BootTime::default());
             let stage = looked(&mut history, &record, Task::Stopped(exit(6)));
             assert!(matches!(stage, Stage::Ended(_)), "{stage:?}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_was_lost_is_not_taken_for_the_end_of_the_next() {
+        let (mut record, mut history) = (job(), History::default());
+        for run in 2..5 {
+            assert_eq!(looked(&mut history, &record, RUNNING), Stage::Running);
+            let lost = looked(&mut history, &record, Task::Absent);
+            let end = Finished {
+                code: Exit::KILLED,
+                reason: Reason::ShimLost,
+                at_ms: 0,
+            };
+            assert_eq!(lost, Stage::Ended(end), "and not started again");
+            // The agent is killed once that is stored, and the next run begins before anybody looks.
+            finish(&mut record, &Exit::LOST);
+            record.begin_run(Some(run), 0);
+            let stored = serde_json::to_string(&history).unwrap();
+            history = serde_json::from_str(&stored).unwrap();
+            assert_eq!(looked(&mut history, &record, Task::Absent), Stage::Due);
+            history.record_start(BootTime::default());
+        }
+    }
+
+    #[test]
+    fn what_its_policy_leaves_ended_begins_anew_when_it_is_started_by_hand() {
+        let (mut record, mut history) = (job(), History::default());
+        (record.spec.schedule, record.job) = (None, None);
+        record.spec.restart.policy = crate::spec::RestartPolicy::OnFailure;
+        record.spec.restart.max_retries = Some(1);
+        let mut second = 1;
+        for _by_hand in 0..2 {
+            looked(&mut history, &record, RUNNING);
+            for stage in ["Due", "Ended"] {
+                let found = looked(&mut history, &record, Task::Stopped(exit(second)));
+                assert!(format!("{found:?}").starts_with(stage), "{found:?}");
+                if let Stage::Ended(end) = found {
+                    assert_eq!(end.reason, Reason::RetriesExhausted);
+                    record.finished = Some(end);
+                    let rest = looked(&mut history, &record, Task::Stopped(exit(second)));
+                    assert_eq!(rest, Stage::Stopping);
+                    history.record_stop(None, BootTime::default());
+                } else {
+                    history.record_start(BootTime::default());
+                    looked(&mut history, &record, RUNNING);
+                }
+                second += 1;
+            }
+            record.finished = None;
+            assert_eq!(looked(&mut history, &record, Task::Absent), Stage::Due);
+            assert_eq!(history.backoff, None, "nor is anything waited out");
+            history.record_start(BootTime::default());
         }
     }
 

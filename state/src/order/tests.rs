@@ -308,7 +308,7 @@ fn what_serves_waits_at_a_cold_boot_as_any_start_does() {
     former.former.spec = waiting(&after).spec;
     let find = |_: &ContainerName| None;
     let mut history = History::default();
-    let former_waits = |history: &History, now| former_waits(&next, history, find, now);
+    let former_waits = |history: &History, now| former_waits(&next, history, find, |_| None, now);
     let waits = former_waits(&history, NOW).unwrap();
     let seen = Seen::default();
     let delay = |_: u32| Duration::from_secs(1);
@@ -329,4 +329,19 @@ fn what_serves_waits_at_a_cold_boot_as_any_start_does() {
     assert_eq!(former_waits(&history, end), None, "for so long at most");
     history.trial.record_revival(NOW);
     assert_eq!(former_waits(&history, NOW), None, "once in a boot");
+}
+
+#[test]
+fn what_serves_does_not_wait_for_those_that_wait_for_it() {
+    let after = json!([{"name": "db", "condition": "started"}]);
+    let mut next = updating();
+    next.update.as_mut().unwrap().former.spec = waiting(&after).spec;
+    let (history, find) = (History::default(), |_: &ContainerName| None);
+    let free = |former: &Record| {
+        let mut left = former.clone();
+        left.spec.after.clear();
+        Some(left)
+    };
+    assert!(former_waits(&next, &history, find, |_| None, NOW).is_some());
+    assert_eq!(former_waits(&next, &history, find, free, NOW), None);
 }

@@ -18,10 +18,6 @@ pub(super) fn suspended(
 ) -> Option<Stage> {
     let suspension = around.suspension?;
     let own = seen.task(record);
-    // What the restart has begun has ended by itself since.
-    if matches!(own, Task::Stopped(_)) && seen.has_restarted(record) {
-        return Some(Stage::Restarted);
-    }
     // What has done its work before is not started again.
     let ended = history.end_of_run(record, own);
     let ended = ended.and_then(|exit| finished(record, history, exit));

@@ -337,14 +337,18 @@ fn a_restart_that_its_process_tells_of_is_noted_and_not_done_again() {
     assert_eq!(stage(&record, (2, Task::Absent)), Stage::Due);
     // Killed after the start: what ran, ran once.
     assert_eq!(stage(&record, (2, RUNNING)), Stage::Restarted);
-    assert_eq!(stage(&record, (2, stopped(0))), Stage::Restarted);
+    let done = Stage::Ended(ended(0, Reason::Completed));
+    assert_eq!(
+        stage(&record, (2, stopped(0))),
+        done,
+        "its end is noted with it"
+    );
     let mut noted = record.clone();
     noted.note_restarted(1);
     assert!(noted.restart_pending, "another was asked for since");
     noted.note_restarted(2);
     assert_eq!(stage(&noted, (2, RUNNING)), Stage::Running);
-    let ended = ended(0, Reason::Completed);
-    assert_eq!(stage(&noted, (2, stopped(0))), Stage::Ended(ended));
+    assert_eq!(stage(&noted, (2, stopped(0))), done);
     // As an agent of an older version has stored it.
     record.restarts_asked = 0;
     assert_eq!(stage(&record, (0, RUNNING)), Stage::RestartRequested);

@@ -211,6 +211,47 @@ fn a_restart_that_was_asked_for_stops_it_and_starts_it_whatever_the_policy() {
 }
 
 #[test]
+fn a_restarted_container_that_ends_is_started_again_though_the_disk_takes_no_note_of_the_restart() {
+    let mut record = record("a", 1);
+    record.ask_restart(0);
+    let (mut history, wait) = (History::default(), Duration::from_secs(8));
+    let mut next = |task: Task, second: u64| {
+        let now = BootTime(Duration::from_secs(second));
+        let instance = Instance {
+            restart: record.restarts_asked,
+            ..Instance::from(task)
+        };
+        let seen = Seen {
+            instances: [(1, instance)].into(),
+        };
+        history.record_observation(&record, &seen, now, |_| wait);
+        let step = decided(record.id, Some(&record), &seen, &history, now);
+        if step == Step::NoteRestart {
+            let (reason, nothing) = (Reason::StateUnwritable, String::new());
+            history.record_failure(Cause::End, reason, nothing, now, Duration::from_mins(5));
+        }
+        step
+    };
+    let stopped_at = |second| {
+        Task::Stopped(Exit {
+            code: 1,
+            at: SystemTime::UNIX_EPOCH + Duration::from_secs(second),
+            out_of_memory: false,
+        })
+    };
+    assert_eq!(next(RUNNING, 1), Step::NoteRestart);
+    assert_eq!(next(stopped_at(2), 2), Step::Launch);
+    assert_eq!(next(RUNNING, 3), Step::NoteRestart);
+    let until = BootTime(Duration::from_secs(4) + wait);
+    assert_eq!(
+        next(stopped_at(4), 4),
+        Step::Wait(until),
+        "and waits as ever"
+    );
+    assert_eq!(next(stopped_at(4), 12), Step::Launch);
+}
+
+#[test]
 fn a_wait_holds_up_a_start_but_never_a_removal() {
     let mut record = record("a", 1);
     let mut history = History::default();

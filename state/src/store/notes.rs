@@ -58,26 +58,30 @@ impl Store {
         generation: u64,
         finished: Finished,
     ) -> Result<(), StoreError> {
-        self.finish_run(id, generation, finished, None).map(|_| ())
+        let restarts = self.desired().get(id).map(|record| record.restarts_asked);
+        let of = (generation, restarts.unwrap_or_default());
+        self.finish_run(id, of, finished, None).map(drop)
     }
 
-    /// The same, where its last process ran so long. Answers the result of the run that ended so, if
-    /// the container has a schedule.
+    /// The same, where its last process ran so long; it ended by itself after this number of restarts
+    /// ([`Record::restarts_asked`]), and one that was asked for since is still to be. Answers the result
+    /// of the run that ended so, if the container has a schedule.
     ///
     /// # Errors
     /// As [`Store::note`].
     pub fn finish_run(
         &self,
         id: ContainerId,
-        generation: u64,
+        (generation, restarts): (u64, u64),
         finished: Finished,
         took_ms: Option<u64>,
     ) -> Result<Option<RunResult>, StoreError> {
         let mut result = None;
         self.note_if(
             id,
-            |record| record.generation == generation,
+            |record| (record.generation, record.restarts_asked) == (generation, restarts),
             |record| {
+                record.restart_pending = false;
                 result = record.finish_run(&finished, took_ms);
                 record.finished = Some(finished);
             },
