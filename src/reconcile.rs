@@ -30,6 +30,7 @@ mod delays;
 mod effects;
 mod ended;
 mod execute;
+mod known;
 mod leftovers;
 mod liveness;
 mod proven;
@@ -153,15 +154,6 @@ impl<R: Runtime> Reconciler<R> {
         this
     }
 
-    /// Takes the saved histories in: at the start, or once the files that hold them can be opened.
-    fn remember_histories(&self) {
-        let boot_id = self.board.clock.boot_id();
-        for (id, history) in self.writer.store().histories(&boot_id) {
-            self.board.update(id, |known| known.history = history);
-        }
-        self.board.look_for_brake();
-    }
-
     /// The same, with the random part of its waits from `draw`: for simulations.
     #[must_use]
     pub fn drawing(self, draw: fn(Duration) -> Duration) -> Self {
@@ -247,8 +239,7 @@ impl<R: Runtime> Reconciler<R> {
         loop {
             let is_unknown = self.writer.store().desired().is_unknown();
             if std::mem::replace(&mut was_unknown, is_unknown) && !is_unknown {
-                self.remember_histories();
-                self.remember_contact();
+                self.become_known();
             }
             let wait = match self.resync().await {
                 false => RELIST_AFTER,
