@@ -150,9 +150,10 @@ impl Writer {
             .await;
     }
 
-    /// Saves the contact with CHaS over a restart of the agent, as a history.
-    pub async fn note_contact(&self, contact: StoredContact) {
-        let _lost_with_the_thread = self.run(move |store| store.save_contact(&contact)).await;
+    /// Saves the contact with CHaS over a restart of the agent, as a history; `None` deletes it.
+    pub async fn note_contact(&self, contact: Option<StoredContact>) {
+        let save = move |store: &Store| store.save_contact(contact.as_ref());
+        let _lost_with_the_thread = self.run(save).await;
     }
 
     async fn run<T: Send + 'static>(

@@ -164,15 +164,21 @@ impl Follower {
         shortest: Option<Duration>,
         is_news: bool,
     ) -> Option<Duration> {
-        // Without a container that asks for it nothing is written.
-        let shortest = shortest?;
+        // Without a container that asks for it nothing is written, and what was, grows old: an answer
+        // after it is noted nowhere.
+        let Some(shortest) = shortest else {
+            if self.noted.take().is_some() {
+                self.writer.note_contact(None).await;
+            }
+            return None;
+        };
         let clock = self.handle.board().clock;
         let (boot_id, now) = (clock.boot_id(), clock.now());
         let last = self.noted.as_ref();
         if is_news || last.is_none_or(|last| last.is_outdated(contact, (&boot_id, shortest), now)) {
             let note = contact.to_store(last, (&boot_id, shortest), now);
             self.noted = Some(note.clone());
-            self.writer.note_contact(note).await;
+            self.writer.note_contact(Some(note)).await;
         }
         let noted = self.noted.as_ref()?;
         Some(noted.note_every.saturating_sub(now.since(noted.noted)))

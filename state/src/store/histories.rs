@@ -50,9 +50,10 @@ impl Store {
         }
     }
 
-    /// Saves the contact with CHaS over a restart of the agent; as a history it is no promise.
-    pub fn save_contact(&self, contact: &StoredContact) {
-        let value = serde_json::to_vec(contact).ok();
+    /// Saves the contact with CHaS over a restart of the agent; as a history it is no promise. `None`:
+    /// deletes it.
+    pub fn save_contact(&self, contact: Option<&StoredContact>) {
+        let value = contact.map(serde_json::to_vec).and_then(Result::ok);
         if let Some(disk) = lock(&self.files).disk()
             && let Err(error) = disk.save_history(CONTACT, value)
         {
