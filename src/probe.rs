@@ -23,6 +23,7 @@ use state::time::BootTime;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
+use self::beat::{BEAT, Beat};
 use self::slot::{ProbedContainer, ToldVerdicts};
 use self::wanted::wanted;
 use crate::journal::Journal;
@@ -31,6 +32,8 @@ use crate::reconcile::{Fact, Handle};
 use crate::writer::Writer;
 
 mod ask;
+mod beat;
+mod connection;
 mod exec;
 mod http;
 mod slot;
@@ -110,6 +113,7 @@ pub struct Probes {
     asker: Arc<dyn Asker>,
     /// Draws a wait between nothing and the one given.
     draw: fn(Duration) -> Duration,
+    beat: Beat,
     slots: BTreeMap<ContainerId, ProbedContainer>,
     due: BinaryHeap<Reverse<(Instant, ContainerId, u64)>>,
     under_way: FuturesUnordered<UnderWay>,
@@ -138,6 +142,7 @@ impl Probes {
             metrics,
             asker,
             draw,
+            beat: Beat::start(),
             slots: BTreeMap::new(),
             due: BinaryHeap::new(),
             under_way: FuturesUnordered::new(),
@@ -164,8 +169,10 @@ impl Probes {
                     look_at = None;
                 }
                 Some(answered) = self.under_way.next() => {
-                    if let Some((id, number, said)) = answered {
-                        self.answered(id, number, said);
+                    self.take(answered);
+                    // Those that were asked together are answered together.
+                    while let Some(Some(answered)) = self.under_way.next().now_or_never() {
+                        self.take(answered);
                     }
                 }
                 Some(()) = self.saving.next() => self.begin_saving(),
@@ -214,6 +221,7 @@ impl Probes {
                 has_succeeded: wanted.has_succeeded,
                 wanted,
                 number: 0,
+                planned: now,
                 asking: None,
                 told: ToldVerdicts::default(),
             };
@@ -228,7 +236,12 @@ impl Probes {
     fn ask_at(&mut self, id: ContainerId, at: Instant) {
         self.count += 1;
         if let Some(slot) = self.slots.get_mut(&id) {
-            slot.number = self.count;
+            (slot.number, slot.planned) = (self.count, at);
+            // What starts is asked at once: somebody waits for it.
+            let at = match slot.has_succeeded && !slot.wanted.is_program() {
+                true => self.beat.after(at),
+                false => at,
+            };
             self.due.push(Reverse((at, id, self.count)));
         }
     }
@@ -277,12 +290,22 @@ impl Probes {
         let number = slot.number;
         let asked = self.asker.ask(slot.wanted.clone());
         let (abort, registration) = AbortHandle::new_pair();
-        slot.asking = Some((Instant::now(), abort));
+        // The beat delays a probe and none that come after it.
+        let (planned, now) = (slot.planned, Instant::now());
+        let is_in_time = now.duration_since(planned) <= BEAT;
+        slot.asking = Some((if is_in_time { planned } else { now }, abort));
         // One that panics says nothing, and the others are asked on.
         let asked = AssertUnwindSafe(asked).catch_unwind();
         let asked = asked.map(move |answer| (id, number, answer.ok().flatten()));
         let asked = Abortable::new(asked, registration).map(Result::ok);
         self.under_way.push(asked.boxed());
+    }
+
+    /// Takes in the end of a probe. `None`: it was broken off.
+    fn take(&mut self, ended: Option<(ContainerId, u64, ProbeResult)>) {
+        if let Some((id, number, said)) = ended {
+            self.answered(id, number, said);
+        }
     }
 
     /// Takes in an answer, tells of another verdict, and plans the next probe.

@@ -5,10 +5,9 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use state::spec::HttpProbe;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpStream;
 
 use super::ProbeResult;
+use super::connection::ProbeConnection;
 use super::exec::silence;
 use super::tcp::fault;
 
@@ -51,9 +50,9 @@ async fn first_line(
     address: SocketAddr,
     probe: &HttpProbe,
     answer: &mut Vec<u8>,
-) -> Result<(u16, TcpStream), ProbeResult> {
+) -> Result<(u16, ProbeConnection), ProbeResult> {
     let broken = |error: std::io::Error| fault(probe.port, &error);
-    let mut connection = TcpStream::connect(address).await.map_err(broken)?;
+    let mut connection = ProbeConnection::open(address).await.map_err(broken)?;
     let request = request(address, probe);
     connection
         .write_all(request.as_bytes())
@@ -66,7 +65,7 @@ async fn first_line(
         if answer.len() > LINE_BYTES_MAX {
             return Err(Some(Err(no_http(probe.port, answer))));
         }
-        let count = connection.read_buf(answer).await.map_err(broken)?;
+        let count = connection.read(answer).await.map_err(broken)?;
         if count == 0 && answer.is_empty() {
             let port = probe.port;
             let closed = format!("port {port} closed the connection without an answer");
@@ -126,12 +125,12 @@ fn no_http(port: u16, answer: &[u8]) -> String {
 }
 
 /// Reads what follows, until the answer or its room ends.
-async fn rest(connection: &mut TcpStream, answer: &mut Vec<u8>) {
+async fn rest(connection: &mut ProbeConnection, answer: &mut Vec<u8>) {
     for _ in 0..PIECES_MAX {
         if answer.len() >= ANSWER_BYTES_MAX || is_complete(answer) {
             return;
         }
-        match connection.read_buf(answer).await {
+        match connection.read(answer).await {
             Ok(0) | Err(_) => return,
             Ok(_) => {}
         }

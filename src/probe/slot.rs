@@ -42,6 +42,8 @@ pub(super) struct ProbedContainer {
     pub(super) wanted: ProbeOrder,
     /// Number of its next probe; an answer to an earlier one is of another run.
     pub(super) number: u64,
+    /// Time of that by its interval.
+    pub(super) planned: Instant,
     /// Start of the probe under way, and its end.
     pub(super) asking: Option<(Instant, AbortHandle)>,
     /// Whether it has answered well in this run.

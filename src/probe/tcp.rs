@@ -3,9 +3,8 @@
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 
-use tokio::net::TcpStream;
-
 use super::ProbeResult;
+use super::connection::ProbeConnection;
 
 /// Faults of a connection that are its other end's.
 const OWN_FAULTS: [ErrorKind; 5] = [
@@ -19,7 +18,7 @@ const OWN_FAULTS: [ErrorKind; 5] = [
 /// Connects. Nothing is sent.
 pub(super) async fn ask(address: SocketAddr) -> ProbeResult {
     let port = address.port();
-    match TcpStream::connect(address).await {
+    match ProbeConnection::open(address).await {
         Ok(_) => Some(Ok(format!("port {port} accepts connections"))),
         Err(error) => fault(port, &error),
     }
