@@ -156,6 +156,33 @@ fn start_a_shim(stand: &Stand, instance: &str) -> fs::File {
     log
 }
 
+/// Starts a shim of an instance as containerd does where the caller goes away in the middle: the shim
+/// waits for a reader of its log, which nobody can open any more. Its socket takes connections.
+fn start_a_shim_that_hangs(stand: &Stand, instance: &str) {
+    let bundle = stand.bed.scratch.dir().join(instance);
+    drop(start_a_shim(stand, instance));
+    fs::remove_dir_all(bundle).unwrap();
+}
+
+/// A task's creation that is cut off by the end of the agent leaves a shim that answers nothing, and
+/// containerd would hand the next creation to it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shim_that_a_creation_left_is_ended_and_keeps_the_next_one_from_nothing() {
+    let stand = Stand::new().await;
+    let more = json!({"state": "stopped"});
+    let (_, shown) = stand.agent.deploy(&stand.web("web", &more)).await;
+    let instance = format!("{}-1", shown["id"].as_str().unwrap());
+    stand.agent.wait_status("web", "stopped", SOON).await;
+    start_a_shim_that_hangs(&stand, &instance);
+    assert!(socket(&stand, &instance).exists());
+    stand.agent.ask("POST", "/containers/web/start", None).await;
+    stand.agent.wait_status("web", "running", SOON).await;
+    let pattern = format!("containerd-shim-runc-v2 .*-id {instance} ");
+    let shims = run("pgrep", ["--full", &pattern]).unwrap_or_default();
+    assert_eq!(shims.lines().count(), 1, "{shims}");
+    stand.end().await;
+}
+
 /// A task's deletion that is cut off by the end of the agent leaves a shim without a task: containerd
 /// deletes the task, and no longer asks its shim to end.
 #[tokio::test(flavor = "multi_thread")]

@@ -5,7 +5,7 @@
 //! created before snapshot and task, and deleted after them. So a look at the containers finds
 //! whatever a crash leaves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Mutex;
 
@@ -66,6 +66,8 @@ pub(super) struct Instances {
     /// Instances without a container, as the last listing found them.
     orphans: Mutex<Vec<InstanceName>>,
     empty_shims: Mutex<EmptyShims>,
+    /// Instances that this agent has begun to launch: a shim of theirs may be of a call of its own.
+    begun: Mutex<BTreeSet<InstanceName>>,
     /// Instances whose shim does not answer, and since when as far as looks have told.
     silent: Mutex<BTreeMap<InstanceName, Instant>>,
     /// Programs that run beside first processes.
@@ -125,6 +127,7 @@ impl Instances {
             host: Host::read()?,
             orphans: Mutex::default(),
             empty_shims: Mutex::default(),
+            begun: Mutex::default(),
             silent: Mutex::default(),
             execs,
         })

@@ -55,9 +55,10 @@ impl Instances {
                 self.throttle(record).await?;
                 return Ok(LaunchStage::Created { pid });
             }
-            task @ (Task::Created { .. } | Task::Stopped(_) | Task::Absent) => {
+            task @ (Task::Created { .. } | Task::Stopped(_)) => {
                 self.clear_task(instance, &task).await?;
             }
+            Task::Absent => self.end_earlier_shim(instance).await?,
             Task::Unresponsive => {
                 let message = format!("the shim of {instance} does not answer");
                 return Err(RuntimeError::failed(Reason::ShimUnresponsive, message));

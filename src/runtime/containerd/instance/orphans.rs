@@ -92,6 +92,23 @@ impl Instances {
         ended
     }
 
+    /// Ends the shim of an instance without a task that was begun before this agent, by a creation whose
+    /// caller went away: containerd hands the next creation to it, and it may answer none, ever. One
+    /// that waits for the reader of its log does not, and takes connections all the same.
+    pub(super) async fn end_earlier_shim(
+        &self,
+        instance: InstanceName,
+    ) -> Result<(), RuntimeError> {
+        if lock(&self.begun).contains(&instance) {
+            return Ok(());
+        }
+        if self.remains.has_socket(instance).await {
+            self.end_lost_shim(instance).await?;
+        }
+        lock(&self.begun).insert(instance);
+        Ok(())
+    }
+
     /// Ends the shim of an instance that containerd has lost, if one runs, and the processes that
     /// it started.
     pub(super) async fn end_lost_shim(&self, instance: InstanceName) -> Result<(), RuntimeError> {

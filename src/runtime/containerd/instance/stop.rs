@@ -11,6 +11,7 @@ use state::spec::Signal;
 use tokio::time::Instant;
 
 use super::Instances;
+use crate::lock::lock;
 use crate::runtime::containerd::rpc::client::CallError;
 use crate::runtime::containerd::rpc::{containers, labels, snapshots};
 use crate::runtime::engine::EndedInstance;
@@ -159,6 +160,7 @@ impl Instances {
             .map_err(|error| error.into_error(Reason::RemoveFailed, "delete a container"))?;
         self.take_values(instance).await;
         self.ids.release(instance).await;
+        lock(&self.begun).remove(&instance);
         Ok(())
     }
 

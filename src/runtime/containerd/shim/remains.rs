@@ -107,6 +107,12 @@ impl Remains {
         taken.await.unwrap_or(Ok(()))
     }
 
+    /// Whether a shim of the instance listens, or its socket was left.
+    pub(crate) async fn has_socket(&self, instance: InstanceName) -> bool {
+        let socket = self.socket(&instance.to_string());
+        tokio::fs::try_exists(socket).await.unwrap_or(true)
+    }
+
     fn named(&self) -> BTreeSet<InstanceName> {
         let parents = self.parents().chain([self.runc.join(&self.namespace)]);
         let names = parents.flat_map(|parent| directories(&parent));
