@@ -14,6 +14,7 @@ use futures_util::StreamExt as _;
 use state::access::NameScope;
 use state::event::TOLD_KINDS;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::NodeApi;
 use super::access::Access;
@@ -31,6 +32,9 @@ pub(super) const OF_SOCKET: usize = 16;
 const AT_ONCE: usize = 256;
 /// Time without an event after which a comment shows that the connection lives.
 const COMMENT_AFTER: Duration = Duration::from_secs(15);
+/// Time after which an answer ends, with its position: whoever reads comes back with that, and one that
+/// never reads, whose host takes all for it, keeps its place no longer.
+const LASTS_MAX: Duration = Duration::from_hours(6);
 /// Header by which a reader of Server-Sent Events says where it stood.
 const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -57,6 +61,7 @@ pub(super) async fn events<N: NodeApi>(
         filter: filter(&parameters, Arc::clone(&access.names))?,
         as_lines: wants_objects(&headers),
         follows,
+        ends_at: Instant::now() + LASTS_MAX,
         has_begun: false,
         has_read: false,
         is_over: false,
@@ -157,6 +162,7 @@ struct EventReader {
     filter: Filter,
     as_lines: bool,
     follows: bool,
+    ends_at: Instant,
     has_begun: bool,
     has_read: bool,
     is_over: bool,
@@ -185,6 +191,7 @@ impl EventReader {
             self.has_read = true;
             let (is_last, piece) = self.piece(&page.events);
             if !piece.is_empty() {
+                self.is_over = Instant::now() >= self.ends_at;
                 return Some((piece.into(), self));
             }
             if !is_last {
@@ -198,14 +205,19 @@ impl EventReader {
                 _ = self.newest.changed() => {}
                 () = self.feed.readers_end() => return None,
                 () = tokio::time::sleep(COMMENT_AFTER) => {
-                    let comment = if self.as_lines {
-                        Bytes::from_static(b"\n")
-                    } else {
-                        format!(":\nid: {}\n\n", self.position).into()
-                    };
-                    return Some((comment, self));
+                    self.is_over = Instant::now() >= self.ends_at;
+                    return Some((self.comment(), self));
                 }
             }
+        }
+    }
+
+    /// A sign of life, with the position.
+    fn comment(&self) -> Bytes {
+        if self.as_lines {
+            Bytes::from_static(b"\n")
+        } else {
+            format!(":\nid: {}\n\n", self.position).into()
         }
     }
 

@@ -25,9 +25,10 @@ impl Reader {
         Self(BufReader::new(stream))
     }
 
-    /// The next event; `None`: the answer is over.
+    /// The next event; `None`: the answer is over, or has none. A comment comes each 15 s.
     fn next(&mut self) -> Option<Value> {
-        loop {
+        let until = Instant::now() + SOON;
+        while Instant::now() < until {
             let mut line = String::new();
             match self.0.read_line(&mut line) {
                 Ok(0) | Err(_) => return None,
@@ -37,6 +38,7 @@ impl Reader {
                 return Some(serde_json::from_str(data.trim()).unwrap());
             }
         }
+        None
     }
 
     /// The next event of a kind.
@@ -69,7 +71,7 @@ async fn kept(agent: &Agent) -> Vec<(u64, String)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reader_misses_nothing_over_a_kill_and_an_end_of_the_agent() {
     let mut stand = Stand::new().await;
-    let mut reader = Reader::open(&stand.agent, "container=web", "");
+    let mut reader = Reader::open(&stand.agent, "after=0&container=web", "");
     let shown = stand
         .agent
         .deploy_and_wait(&stand.web("web", &json!({})))
@@ -149,7 +151,7 @@ async fn a_hundred_readers_and_one_that_never_reads_hold_up_nobody() {
     let agent = &stand.agent;
     let _deaf = Reader::open(agent, "after=0", "");
     let mut readers: Vec<_> = (0..100)
-        .map(|_| Reader::open(agent, "container=web", ""))
+        .map(|_| Reader::open(agent, "after=0&container=web", ""))
         .collect();
     stand
         .agent

@@ -143,3 +143,35 @@ async fn a_follower_hears_what_comes_and_comments_in_between() {
         "{pieces:?}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_ends_after_hours_with_the_position_of_its_reader() {
+    let node = told();
+    let hours = Duration::from_hours(6);
+    for (query, last) in [
+        ("after=1", "\n:\nid: 3\n\n"),
+        ("container=none", "\n:\nid: 3\n\n"),
+    ] {
+        let began = tokio::time::Instant::now();
+        let answer = get(&node, &format!("/events?{query}")).await;
+        assert!(answer.text.ends_with(last), "{}", answer.text);
+        let lasted = began.elapsed();
+        assert!(
+            lasted >= hours && lasted < hours + Duration::from_mins(1),
+            "{lasted:?}"
+        );
+    }
+    // Nor does one go on to whom there is always something to tell.
+    let telling = async {
+        loop {
+            tokio::time::sleep(Duration::from_secs(10)).await;
+            node.tell("container_ready", Some("web"));
+        }
+    };
+    let began = tokio::time::Instant::now();
+    tokio::select! {
+        () = telling => {}
+        answer = get(&node, "/events") => assert!(answer.text.ends_with("\n\n")),
+    }
+    assert!(began.elapsed() < hours + Duration::from_mins(1));
+}
