@@ -38,7 +38,7 @@ fn steps(
     let known = board.known(id);
     let now = moment(&board.clock);
     let around = record.map_or(Surroundings::NONE, |record| {
-        board.surroundings(desired, record)
+        board.told_surroundings(desired, record)
     });
     let planned = plan(id, record, &known.seen, &known.history, &around, now.boot);
     planned.into_iter().map(|step| shown(step, now)).collect()

@@ -89,7 +89,9 @@ impl AgentNode {
 
     /// Condition of the container, or that containerd is unreachable while it is pending.
     fn shown_condition(&self, record: &Record, known: &Known) -> Condition {
-        let phase = self.board().phase(&self.writer.store().desired(), record);
+        let phase = self
+            .board()
+            .told_phase(&self.writer.store().desired(), record);
         let (activity, unreachable) = (known.activity, self.unreachable());
         let mut condition = condition(
             record,

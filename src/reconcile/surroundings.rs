@@ -24,12 +24,40 @@ impl Board {
         self.surroundings_of(desired, record, &history)
     }
 
+    /// [`Self::surroundings`], with words about those that the container waits for.
+    #[must_use]
+    pub(crate) fn told_surroundings(&self, desired: &Desired, record: &Record) -> Surroundings {
+        let mut around = self.surroundings(desired, record);
+        let both = around.waits.iter_mut().chain(&mut around.former_waits);
+        for waits in both {
+            let find = |name: &ContainerName| self.other(desired, name);
+            state::order::tell(waits, find, self.clock.now());
+            for entry in &mut waits.entries {
+                if desired.is_unreadable_name(&entry.name) {
+                    entry.why = Some("has a record that this agent cannot read".to_owned());
+                }
+            }
+        }
+        around
+    }
+
+    /// The verdict about a container, as things are now, with words for those who read it.
+    #[must_use]
+    pub(crate) fn told_phase(&self, desired: &Desired, record: &Record) -> Phase {
+        let around = self.told_surroundings(desired, record);
+        self.phase_in(record, &around)
+    }
+
     /// The verdict about a container, as things are now.
     #[must_use]
     pub fn phase(&self, desired: &Desired, record: &Record) -> Phase {
-        let (around, known) = (self.surroundings(desired, record), self.known(record.id));
+        self.phase_in(record, &self.surroundings(desired, record))
+    }
+
+    fn phase_in(&self, record: &Record, around: &Surroundings) -> Phase {
+        let known = self.known(record.id);
         let history = known.history.of(record);
-        Phase::of(record.id, Some(record), &known.seen, &history, &around)
+        Phase::of(record.id, Some(record), &known.seen, &history, around)
     }
 
     /// The surroundings of a container with this history.
@@ -52,16 +80,9 @@ impl Board {
             waits = state::order::waits(&left, history, find, now);
         }
         let free = |former: &Record| circle::left(desired, former);
-        let mut former_waits = former_waits(record, history, find, free, now);
-        let both = waits.iter_mut().chain(&mut former_waits);
-        for entry in both.flat_map(|waits| &mut waits.entries) {
-            if desired.is_unreadable_name(&entry.name) {
-                "has a record that this agent cannot read".clone_into(&mut entry.why);
-            }
-        }
         Surroundings {
             waits,
-            former_waits,
+            former_waits: former_waits(record, history, find, free, now),
             ..self.node_alone(record)
         }
     }

@@ -40,7 +40,8 @@ pub struct Other {
 }
 
 /// The containers that this one waits for. `None`: it waits for none, or its turn to wait is over.
-/// `find` answers what is known of the container with a name; `None`: there is none.
+/// `find` answers what is known of the container with a name; `None`: there is none. Without the words
+/// about each, which [`tell`] finds.
 #[must_use]
 pub fn waits(
     record: &Record,
@@ -49,10 +50,10 @@ pub fn waits(
     now: BootTime,
 ) -> Option<Waits> {
     let entries: Vec<_> = open(record, history, &find, now)
-        .map(|(after, other)| WaitsEntry {
+        .map(|(after, _)| WaitsEntry {
             name: after.name.clone(),
             condition: after.condition,
-            why: why(after, other.as_ref(), &find, now),
+            why: None,
             until: ends_at(after, history, now),
         })
         .collect();
@@ -64,6 +65,14 @@ pub fn waits(
         until,
         next,
     })
+}
+
+/// Finds the words about each container that is waited for: costly, so only where they are shown.
+pub fn tell(waits: &mut Waits, find: impl Fn(&ContainerName) -> Option<Other>, now: BootTime) {
+    for entry in &mut waits.entries {
+        let other = find(&entry.name);
+        entry.why = Some(why(entry.condition, other.as_ref(), &find, now));
+    }
 }
 
 /// The containers that the generation before waits for, while it serves. `None`: it waits for none, or
@@ -176,7 +185,7 @@ fn phase(other: &Other) -> Phase {
 
 /// The state of a container whose condition is not met, in a phrase.
 fn why(
-    after: &After,
+    awaited: AfterCondition,
     other: Option<&Other>,
     find: &impl Fn(&ContainerName) -> Option<Other>,
     now: BootTime,
@@ -187,18 +196,19 @@ fn why(
     let record = &*other.record;
     let history = other.history.clone().of(record);
     let phase = phase(other);
-    let for_its_part: Vec<_> = open(record, &history, find, now)
-        .map(|(after, _)| after.name.as_str())
-        .collect();
     let is_before_start = matches!(
         phase.stage,
         Stage::Created | Stage::Due | Stage::Replacing(_)
     );
-    if is_before_start && !for_its_part.is_empty() {
-        return format!("waits itself, for {}", for_its_part.join(", "));
+    if is_before_start {
+        let its_own = open(record, &history, find, now);
+        let names: Vec<_> = its_own.map(|(after, _)| after.name.as_str()).collect();
+        if !names.is_empty() {
+            return format!("waits itself, for {}", names.join(", "));
+        }
     }
     let condition = condition(record, &phase, &history, other.activity, None);
-    let word = match (condition.status, after.condition) {
+    let word = match (condition.status, awaited) {
         (Status::Running, AfterCondition::Completed)
             if record.spec.restart.policy == RestartPolicy::Always =>
         {

@@ -49,8 +49,9 @@ pub struct WaitsEntry {
     pub name: ContainerName,
     /// The state that is waited for.
     pub condition: AfterCondition,
-    /// State of that container now, in a phrase without a subject.
-    pub why: String,
+    /// State of that container now, in a phrase without a subject. `None`: nobody has asked for it
+    /// ([`crate::order::tell`]).
+    pub why: Option<String>,
     /// Time at which it is waited for no more. `None`: never.
     pub until: Option<BootTime>,
 }
@@ -61,7 +62,8 @@ impl Waits {
     pub fn message(&self) -> String {
         let entry = |entry: &WaitsEntry| {
             let word = entry.condition.as_str();
-            format!("{} to be {word}, which {}", entry.name, entry.why)
+            let why = entry.why.as_ref().map(|why| format!(", which {why}"));
+            format!("{} to be {word}{}", entry.name, why.unwrap_or_default())
         };
         let entries: Vec<_> = self.entries.iter().map(entry).collect();
         format!("waits for {}", entries.join("; for "))

@@ -61,7 +61,14 @@ fn other(record: Record, looks: &[Seen]) -> Other {
 fn told(condition: &str, db: Option<&Other>) -> String {
     let record = waiting(&json!([{"name": "db", "condition": condition}]));
     let find = |name: &ContainerName| db.filter(|_| name.as_str() == "db").cloned();
-    waits(&record, &History::default(), find, NOW).map_or_else(String::new, |waits| waits.message())
+    let waits = waits(&record, &History::default(), find, NOW);
+    waits.map_or_else(String::new, |mut waits| {
+        let without_words = waits.message();
+        tell(&mut waits, find, NOW);
+        let told = waits.message();
+        assert!(told.starts_with(&without_words) && told != without_words);
+        told
+    })
 }
 
 fn db(change: impl FnOnce(&mut Record)) -> Record {
