@@ -23,7 +23,8 @@ use state::policy::Denial;
 use state::spec::parse::{Deploy, FieldError};
 use state::spec::{Content, SecretName};
 use state::store::{
-    Idempotent, ReplaceRequest, RollbackRequest, RollbackTarget, SecretChange, SecretEntry,
+    ExpectedTag, Idempotent, ReplaceRequest, RollbackRequest, RollbackTarget, SecretChange,
+    SecretEntry,
 };
 use tokio::sync::watch;
 
@@ -90,10 +91,11 @@ pub(crate) trait NodeApi: NodeFiles {
     /// A request with its key, at this moment. `request` is a fingerprint of all that it asks for.
     fn keyed(&self, key: Key, request: String) -> Keyed;
 
-    /// Takes in a deploy; on a dry run, only answers the result it would have. Durable when it
-    /// answers.
+    /// Takes in a deploy of a container that is as expected; on a dry run, only answers the result it
+    /// would have. Durable when it answers.
     fn deploy(
         &self,
+        expected: ExpectedTag,
         deploy: Deploy,
         dry_run: bool,
     ) -> impl Future<Output = Result<DeployedView, Refusal>> + Send;
@@ -101,6 +103,7 @@ pub(crate) trait NodeApi: NodeFiles {
     /// Takes in a deploy that bears a key, once.
     fn deploy_once(
         &self,
+        expected: ExpectedTag,
         deploy: Deploy,
         keyed: Keyed,
     ) -> impl Future<Output = Result<Idempotent<DeployedView>, Refusal>> + Send;

@@ -21,6 +21,7 @@ use super::body;
 use super::error::Problem;
 use super::idempotency::{self, fingerprint};
 use super::outcome::{Awaited, is_applied};
+use super::push_set::expected;
 use super::query::{Named, Parameters, RawQuery};
 use super::{NodeApi, Refusal, wire};
 use crate::view::{ContainerView, DeployedView, ManagedView, Naming};
@@ -35,6 +36,7 @@ pub(super) async fn deploy<N: NodeApi>(
     let parameters = Parameters::of(query, &["wait", "timeout", "dry_run"])?;
     let (dry_run, timeout) = (parameters.flag("dry_run")?, parameters.timeout()?);
     let wait = wait_for_one(&parameters, &["running", "ready"])?;
+    let expected = expected(&headers)?;
     let key = idempotency::key(&access, &headers)?;
     let key = key.filter(|_| !dry_run);
     let made = body::read(&access, &headers, body, move |body| {
@@ -46,10 +48,10 @@ pub(super) async fn deploy<N: NodeApi>(
     access.may_deploy(&deploy)?;
     access.may_probe(&*node, &deploy)?;
     let deployed = match keyed {
-        None => node.deploy(deploy, dry_run).await?,
+        None => node.deploy(expected, deploy, dry_run).await?,
         Some((key, fingerprint)) => {
             let keyed = node.keyed(key, fingerprint);
-            match node.deploy_once(deploy, keyed).await? {
+            match node.deploy_once(expected, deploy, keyed).await? {
                 Idempotent::Now(deployed) => deployed,
                 Idempotent::Before(answer) => {
                     let wait = wait.map(|word| (word == "ready", timeout));

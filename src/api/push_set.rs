@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use state::desired::Record;
-use state::store::{Idempotent, ReplaceRequest};
+use state::store::{ExpectedTag, Idempotent, ReplaceRequest};
 
 use super::access::Access;
 use super::body;
@@ -128,6 +128,15 @@ pub(super) async fn put<N: NodeApi>(
         Json(answer),
     )
         .into_response())
+}
+
+/// The container that a request with `If-Match` expects.
+pub(super) fn expected(headers: &HeaderMap) -> Result<ExpectedTag, Problem> {
+    Ok(match tags(headers, &header::IF_MATCH, false)? {
+        Some(tags) => ExpectedTag::OneOf(tags),
+        None if headers.contains_key(header::IF_MATCH) => ExpectedTag::There,
+        None => ExpectedTag::Any,
+    })
 }
 
 /// The tags that a condition names, without their quotes. `None`: there is no condition, or it is

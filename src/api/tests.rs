@@ -16,7 +16,8 @@ use state::ownership::answers::{Key, Keyed};
 use state::spec::{Content, SecretName, parse::Deploy};
 use state::status::Status;
 use state::store::{
-    Idempotent, ReplaceRequest, RollbackRequest, RollbackTarget, SecretChange, SecretEntry,
+    ExpectedTag, Idempotent, ReplaceRequest, RollbackRequest, RollbackTarget, SecretChange,
+    SecretEntry,
 };
 use state::{access::NameScope, time::BootTime};
 use tokio::sync::watch;
@@ -71,6 +72,7 @@ struct Fake {
     before: Mutex<Option<state::desired::answer::Answer>>,
     keys: Mutex<Vec<(Key, String)>>,
     replaced: Mutex<Vec<ReplaceRequest>>,
+    expected: Mutex<Vec<ExpectedTag>>,
     revealed: Mutex<Vec<Option<ContainerName>>>,
     secrets: Mutex<Vec<SecretEntry>>,
     /// Names of the containers that are not as they should be, the worst first.
@@ -92,6 +94,7 @@ impl Fake {
         Self {
             views,
             unmanaged: Mutex::default(),
+            expected: Mutex::default(),
             refusal,
             ordered,
             asked: Mutex::default(),
@@ -176,14 +179,17 @@ impl NodeApi for Fake {
 
     fn deploy(
         &self,
+        expected: ExpectedTag,
         deploy: Deploy,
         dry_run: bool,
     ) -> impl Future<Output = Result<DeployedView, Refusal>> + Send {
+        self.expected.lock().unwrap().push(expected);
         ready(self.refused().map(|()| self.take(deploy, dry_run)))
     }
 
     fn deploy_once(
         &self,
+        _: ExpectedTag,
         deploy: Deploy,
         keyed: Keyed,
     ) -> impl Future<Output = Result<Idempotent<DeployedView>, Refusal>> + Send {

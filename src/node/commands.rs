@@ -13,8 +13,8 @@ use state::ownership::answers::{Key, Keyed};
 use state::spec::parse::Deploy;
 use state::spec::{Content, SecretName};
 use state::store::{
-    Accepted, Idempotent, ReplaceRequest, RollbackRequest, RollbackTarget, SecretChange,
-    SecretEntry, Store, StoreError,
+    Accepted, ExpectedTag, Idempotent, ReplaceRequest, RollbackRequest, RollbackTarget,
+    SecretChange, SecretEntry, Store, StoreError,
 };
 use tokio::sync::watch;
 
@@ -75,13 +75,18 @@ impl NodeApi for AgentNode {
         self.usage_now(only).await
     }
 
-    async fn deploy(&self, deploy: Deploy, dry_run: bool) -> Result<DeployedView, Refusal> {
+    async fn deploy(
+        &self,
+        expected: ExpectedTag,
+        deploy: Deploy,
+        dry_run: bool,
+    ) -> Result<DeployedView, Refusal> {
         let deploy = Box::new(deploy);
         self.check_disconnect([&*deploy], |_, field| field.to_owned())?;
         self.check_sizes(&deploy).await?;
         let handle = self.handle.clone();
         let taken = self.write(move |store| {
-            let accepted = store.deploy(*deploy, Owner::Push, dry_run, wall_ms())?;
+            let accepted = store.deploy_to(&expected, *deploy, Owner::Push, dry_run, wall_ms())?;
             if accepted.changed && !dry_run {
                 handle.wake(accepted.record.id);
             }
@@ -92,6 +97,7 @@ impl NodeApi for AgentNode {
 
     async fn deploy_once(
         &self,
+        expected: ExpectedTag,
         deploy: Deploy,
         keyed: Keyed,
     ) -> Result<Idempotent<DeployedView>, Refusal> {
@@ -100,7 +106,7 @@ impl NodeApi for AgentNode {
         self.check_sizes(&deploy).await?;
         let handle = self.handle.clone();
         let taken = self.write(move |store| {
-            let answered = store.deploy_once(*deploy, &keyed, wall_ms())?;
+            let answered = store.deploy_once(&expected, *deploy, &keyed, wall_ms())?;
             if let Idempotent::Now(accepted) = &answered
                 && accepted.changed
             {

@@ -31,7 +31,9 @@ pub(super) fn refusal(error: StoreError) -> Refusal {
         | StoreError::Circle(..)
         | StoreError::UnreadableRecord(_) => Refusal::Conflict(text),
         StoreError::Unconfirmed(names) => Refusal::Unconfirmed(names.len(), text),
-        StoreError::Unmatched(_) | StoreError::UnmatchedContainer(..) => Refusal::Unmatched(text),
+        StoreError::Unmatched(_)
+        | StoreError::UnmatchedContainer(..)
+        | StoreError::UnmatchedAbsent(_) => Refusal::Unmatched(text),
         StoreError::Denied(_, denials) => Refusal::Denied(denials),
         StoreError::KeyReused => Refusal::Reused(text),
         StoreError::Several(refused) => several(refused, text),

@@ -13,7 +13,7 @@ use state::reach::NodeReach;
 use state::reason::Reason;
 use state::spec::parse::Deploy;
 use state::status::Status;
-use state::store::{Idempotent, Limits, ReplaceRequest, Store};
+use state::store::{ExpectedTag, Idempotent, Limits, ReplaceRequest, Store};
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -163,7 +163,7 @@ async fn hang_up(work: impl Future) {
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_hangs_up_cancels_nothing() {
     let Agent { node, runtime, .. } = &agent().await;
-    hang_up(node.deploy(deploy("web", "nginx"), false)).await;
+    hang_up(node.deploy(ExpectedTag::Any, deploy("web", "nginx"), false)).await;
     while node.containers().is_empty() {
         std::thread::sleep(Duration::from_millis(1));
     }
@@ -178,13 +178,16 @@ async fn a_caller_that_hangs_up_cancels_nothing() {
 async fn changes_come_to_what_they_say() {
     let agent = agent().await;
     let node = &agent.node;
-    let first = node.deploy(deploy("web", "nginx"), false).await.unwrap();
+    let first = node
+        .deploy(ExpectedTag::Any, deploy("web", "nginx"), false)
+        .await
+        .unwrap();
     let id = first.container.record.id;
     assert!(first.changed);
     until(node, id, runs(1)).await;
     assert!(
         !node
-            .deploy(deploy("web", "nginx"), false)
+            .deploy(ExpectedTag::Any, deploy("web", "nginx"), false)
             .await
             .unwrap()
             .changed
@@ -200,7 +203,7 @@ async fn changes_come_to_what_they_say() {
     node.order(id, Order::Restart).await.unwrap();
     until(node, id, |_| agent.runtime.launches(id) == launches + 1).await;
     assert!(
-        node.deploy(deploy("web", "nginx:2"), true)
+        node.deploy(ExpectedTag::Any, deploy("web", "nginx:2"), true)
             .await
             .unwrap()
             .changed
@@ -210,7 +213,9 @@ async fn changes_come_to_what_they_say() {
         1,
         "a dry run stores nothing"
     );
-    node.deploy(deploy("web", "nginx:2"), false).await.unwrap();
+    node.deploy(ExpectedTag::Any, deploy("web", "nginx:2"), false)
+        .await
+        .unwrap();
     until(node, id, runs(2)).await;
     assert_eq!((node.health().running, node.health().unsettled), (1, 0));
     assert!(agent.directory.path().join("state").exists());
@@ -227,7 +232,7 @@ async fn what_failed_with_one_generation_is_not_said_of_the_next() {
             "no such tag",
         )]);
     let id = node
-        .deploy(deploy("web", "nginx:no"), false)
+        .deploy(ExpectedTag::Any, deploy("web", "nginx:no"), false)
         .await
         .unwrap()
         .container
@@ -238,7 +243,7 @@ async fn what_failed_with_one_generation_is_not_said_of_the_next() {
     })
     .await;
     let next = node
-        .deploy(deploy("web", "nginx"), false)
+        .deploy(ExpectedTag::Any, deploy("web", "nginx"), false)
         .await
         .unwrap()
         .container;
@@ -252,10 +257,13 @@ async fn refusals_keep_their_kind() {
     let agent = agent().await;
     let node = &agent.node;
     for name in ["a", "b"] {
-        node.deploy(deploy(name, "nginx"), false).await.unwrap();
+        node.deploy(ExpectedTag::Any, deploy(name, "nginx"), false)
+            .await
+            .unwrap();
     }
     assert!(matches!(
-        node.deploy(deploy("c", "nginx"), false).await,
+        node.deploy(ExpectedTag::Any, deploy("c", "nginx"), false)
+            .await,
         Err(Refusal::Full(_))
     ));
     let nobody = ContainerId::from_bits(1);
@@ -378,7 +386,7 @@ async fn a_deploy_that_comes_twice_brings_nothing_back() {
     let key: Key = "k".parse().unwrap();
     let push = |request: &str| {
         let keyed = node.keyed(key.clone(), request.to_owned());
-        node.deploy_once(deploy("web", "nginx"), keyed)
+        node.deploy_once(ExpectedTag::Any, deploy("web", "nginx"), keyed)
     };
     let id = now(push("r").await).container.record.id;
     until(node, id, runs(1)).await;
@@ -400,7 +408,7 @@ async fn what_fails_is_explained_with_what_is_waited_for() {
             "no such tag",
         )]);
     let id = node
-        .deploy(deploy("web", "nginx"), false)
+        .deploy(ExpectedTag::Any, deploy("web", "nginx"), false)
         .await
         .unwrap()
         .container
@@ -439,7 +447,7 @@ async fn an_explanation_names_whom_a_container_reaches_and_who_reaches_it() {
     ] {
         let body = json!({"name": name, "image": "x", "network": network});
         let deploy = state::spec::parse::deploy(&body).unwrap();
-        let deployed = node.deploy(deploy, false).await.unwrap();
+        let deployed = node.deploy(ExpectedTag::Any, deploy, false).await.unwrap();
         ids.push(deployed.container.record.id);
     }
     let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect();

@@ -193,10 +193,11 @@ impl Record {
         !self.removing && self.assignment == *assignment && self.spec.can_become(next)
     }
 
-    /// `ETag` of the container (RFC 9110, 8.8.3) without its quotes: each generation has another one.
+    /// `ETag` of the container (RFC 9110, 8.8.3) without its quotes: another one after each accepted
+    /// change and order, and none by what the agent does of itself.
     #[must_use]
     pub fn etag(&self) -> String {
-        format!("{}-{}", self.id, self.generation)
+        format!("{}-{}-{}", self.id, self.generation, self.seq)
     }
 
     /// The name of this record's instance in the runtime.

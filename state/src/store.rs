@@ -61,7 +61,7 @@ mod witness;
 pub use defaults::{Defaults, has_begun};
 pub use error::StoreError;
 pub use limits::Limits;
-pub use push::{Idempotent, ReplaceOutcome, ReplaceRequest};
+pub use push::{ExpectedTag, Idempotent, ReplaceOutcome, ReplaceRequest};
 pub use rollback::{RollbackRequest, RollbackTarget};
 pub use secrets::{SECRET_BYTES_MAX, SecretChange, SecretEntry};
 pub use state_dir::{DiskCall, sound_disk};

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use state::desired::answer::{Answer, Outcome};
 use state::id::ContainerId;
 use state::status::Status;
+use state::store::ExpectedTag;
 use state::time::BootTime;
 
 use super::{Fake, ask, get, named, nginx, problem, send, view};
@@ -332,4 +333,20 @@ async fn a_key_that_is_none_is_400_and_one_used_otherwise_422() {
         422,
         "another key",
     );
+}
+
+#[tokio::test]
+async fn a_deploy_hands_on_which_container_it_expects() {
+    let node = Fake::new(Vec::new());
+    let one = |tag: &str| ExpectedTag::OneOf(vec![tag.to_owned()]);
+    let path = "/containers/deploy";
+    ask(&node, "POST", path, nginx()).await;
+    for given in ["\"a\"", "*", "W/\"a\""] {
+        with(&node, "POST", path, &[("if-match", given)], nginx()).await;
+    }
+    // A weak tag never matches strongly.
+    let expected = [ExpectedTag::Any, one("a"), ExpectedTag::There, one("")];
+    assert_eq!(*node.expected.lock().unwrap(), expected);
+    let faulty = with(&node, "POST", path, &[("if-match", "a")], nginx()).await;
+    problem(&faulty, 400, "if-match");
 }

@@ -10,7 +10,10 @@ use crate::runtime::RuntimeError;
 async fn a_container_that_keeps_ending_is_named_with_its_cause_and_is_in_the_errors() {
     let agent = agent().await;
     let node = &agent.node;
-    let deployed = node.deploy(deploy("web", "nginx"), false).await.unwrap();
+    let deployed = node
+        .deploy(ExpectedTag::Any, deploy("web", "nginx"), false)
+        .await
+        .unwrap();
     let id = deployed.container.record.id;
     for _ in 0..5 {
         until(node, id, runs(1)).await;
@@ -89,7 +92,10 @@ async fn a_containerd_that_did_not_answer_is_an_error_too() {
     let agent = agent().await;
     let gone = || RuntimeError::Unavailable("no such socket".to_owned());
     agent.runtime.fail_next([gone(), gone()]);
-    let deployed = agent.node.deploy(deploy("web", "nginx"), false).await;
+    let deployed = agent
+        .node
+        .deploy(ExpectedTag::Any, deploy("web", "nginx"), false)
+        .await;
     until(&agent.node, deployed.unwrap().container.record.id, runs(1)).await;
     let errors = agent.node.health().errors;
     assert_eq!(errors[0].code, "ContainerdUnreachable");

@@ -6,7 +6,10 @@ use super::*;
 async fn a_stop_keeps_the_exit_code_and_the_times_of_the_run() {
     let agent = agent().await;
     let node = &agent.node;
-    let deployed = node.deploy(deploy("web", "nginx"), false).await.unwrap();
+    let deployed = node
+        .deploy(ExpectedTag::Any, deploy("web", "nginx"), false)
+        .await
+        .unwrap();
     let id = deployed.container.record.id;
     until(node, id, runs(1)).await;
     node.order(id, Order::Stop).await.unwrap();
@@ -30,7 +33,10 @@ async fn a_stop_keeps_the_exit_code_and_the_times_of_the_run() {
 async fn a_start_during_a_backoff_starts_now() {
     let agent = agent().await;
     let node = &agent.node;
-    let deployed = node.deploy(deploy("web", "nginx"), false).await.unwrap();
+    let deployed = node
+        .deploy(ExpectedTag::Any, deploy("web", "nginx"), false)
+        .await
+        .unwrap();
     let id = deployed.container.record.id;
     for _ in 0..6 {
         until(node, id, runs(1)).await;

@@ -49,7 +49,7 @@ fn alarms(node: &AgentNode) -> (Option<String>, Option<String>) {
 async fn a_file_is_taken_over_when_it_changes_and_kept_when_it_cannot_be_used() {
     let Agent { node, stop, .. } = &agent().await;
     let id = node
-        .deploy(deploy("web", "nginx"), false)
+        .deploy(ExpectedTag::Any, deploy("web", "nginx"), false)
         .await
         .unwrap()
         .container
@@ -82,7 +82,11 @@ async fn a_file_is_taken_over_when_it_changes_and_kept_when_it_cannot_be_used() 
         alarms(node)
     };
     assert_eq!(look(images("nginx")).await, (None, None));
-    let denied = async || node.deploy(deploy("b", "nginx"), true).await.is_err();
+    let denied = async || {
+        node.deploy(ExpectedTag::Any, deploy("b", "nginx"), true)
+            .await
+            .is_err()
+    };
     assert!(!denied().await);
     let (unusable, violated) = look(images("redis")).await;
     assert!(unusable.is_none() && violated.unwrap().starts_with("web: policy rule \"images\""));
@@ -105,7 +109,7 @@ async fn what_a_rule_kept_from_starting_starts_when_it_goes() {
     let Agent { node, stop, .. } = &agent().await;
     let store = node.writer.store();
     let id = node
-        .deploy(deploy("web", "nginx"), false)
+        .deploy(ExpectedTag::Any, deploy("web", "nginx"), false)
         .await
         .unwrap()
         .container

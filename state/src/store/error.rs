@@ -36,6 +36,9 @@ pub enum StoreError {
     /// The container has another `ETag` than the request expects.
     #[error("{0} has changed: its ETag is \"{1}\" now; look at it, and ask again")]
     UnmatchedContainer(ContainerName, String),
+    /// The request expects a container that is not there.
+    #[error("no container is named {0}, and If-Match says that there is one; ask without it")]
+    UnmatchedAbsent(ContainerName),
     /// The `Idempotency-Key` came with another request before.
     #[error("the Idempotency-Key was used for another request; take another key")]
     KeyReused,

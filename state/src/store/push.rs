@@ -11,7 +11,7 @@ use crate::desired::answer::{Answer, Outcome};
 use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Owner, Record};
 use crate::guard;
-use crate::id::ContainerId;
+use crate::id::{ContainerId, ContainerName};
 use crate::ownership::answers::{self, Keyed};
 use crate::ownership::{self, Order, Pushed};
 use crate::spec::parse::Deploy;
@@ -23,6 +23,33 @@ pub enum Idempotent<T> {
     Now(T),
     /// The request was carried out before, with this answer. Nothing was done now.
     Before(Answer),
+}
+
+/// Container that a deploy expects to change, by its `ETag` ([`Record::etag`]).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ExpectedTag {
+    /// Any container, or none.
+    #[default]
+    Any,
+    /// Any container that is there.
+    There,
+    /// Container with one of these.
+    OneOf(Vec<String>),
+}
+
+impl ExpectedTag {
+    /// Refuses a change of another container than the one that its caller has seen.
+    fn check(&self, desired: &Desired, name: &ContainerName) -> Result<(), StoreError> {
+        let present = desired.named(name);
+        match (self, present) {
+            (Self::Any, _) | (Self::There, Some(_)) => Ok(()),
+            (Self::There | Self::OneOf(_), None) => Err(StoreError::UnmatchedAbsent(name.clone())),
+            (Self::OneOf(tags), Some(present)) if tags.contains(&present.etag()) => Ok(()),
+            (Self::OneOf(_), Some(present)) => {
+                Err(StoreError::UnmatchedContainer(name.clone(), present.etag()))
+            }
+        }
+    }
 }
 
 /// Request to replace the whole set owned by push.
@@ -71,9 +98,25 @@ impl Store {
         dry_run: bool,
         now_ms: u64,
     ) -> Result<Accepted, StoreError> {
+        self.deploy_to(&ExpectedTag::Any, deploy, owner, dry_run, now_ms)
+    }
+
+    /// [`Store::deploy`] of a container that is as expected.
+    ///
+    /// # Errors
+    /// As [`Store::deploy`], [`StoreError::UnmatchedContainer`], and [`StoreError::UnmatchedAbsent`].
+    pub fn deploy_to(
+        &self,
+        expected: &ExpectedTag,
+        deploy: Deploy,
+        owner: Owner,
+        dry_run: bool,
+        now_ms: u64,
+    ) -> Result<Accepted, StoreError> {
         self.look_ahead([&deploy]);
         let deploy = self.sealed(deploy)?;
         self.transact(|desired| {
+            expected.check(desired, &deploy.name)?;
             let mut batch = Batch::new(self, desired, now_ms)?;
             let deploy = batch.resolved(deploy)?;
             let accepted = match owner {
@@ -87,10 +130,11 @@ impl Store {
     /// Accepts a deploy that was pushed with an `Idempotency-Key`, once.
     ///
     /// # Errors
-    /// As [`Store::deploy`], and [`StoreError::KeyReused`]. A refused request does not use its key
+    /// As [`Store::deploy_to`], and [`StoreError::KeyReused`]. A refused request does not use its key
     /// up.
     pub fn deploy_once(
         &self,
+        expected: &ExpectedTag,
         deploy: Deploy,
         keyed: &Keyed,
         now_ms: u64,
@@ -102,6 +146,7 @@ impl Store {
             if let Some(answer) = before(desired, Some((&sealed, keyed)))? {
                 return Ok((Vec::new(), Idempotent::Before(answer)));
             }
+            expected.check(desired, &deploy.name)?;
             let mut batch = Batch::new(self, desired, now_ms)?;
             let deploy = batch.resolved(deploy)?;
             let accepted = push_one(&mut batch, deploy)?;

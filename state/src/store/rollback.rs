@@ -157,7 +157,9 @@ impl Store {
             }
             let before = desired.get(request.id);
             let before = before.ok_or(StoreError::NotFound(request.id))?;
-            if before.generation != target.present || before.removing {
+            let expected = request.if_match.as_ref();
+            let is_other = expected.is_some_and(|tags| !tags.contains(&before.etag()));
+            if before.generation != target.present || before.removing || is_other {
                 return Err(match request.if_match {
                     Some(_) => StoreError::UnmatchedContainer(before.name.clone(), before.etag()),
                     None => StoreError::Changed(before.name.clone(), before.generation),

@@ -231,7 +231,9 @@ fn a_request_that_comes_twice_is_done_once_over_deletion_and_restart() {
     let directory = tempfile::tempdir().unwrap();
     let mut store = open(directory.path());
     let web = || bodies(&[body("web", "x", &[])]).remove(0);
-    let push = |store: &Store, request: &str| store.deploy_once(web(), &keyed("k", request), 1);
+    let push = |store: &Store, request: &str| {
+        store.deploy_once(&ExpectedTag::Any, web(), &keyed("k", request), 1)
+    };
     let Idempotent::Now(first) = push(&store, "r").unwrap() else {
         panic!("it is new")
     };
@@ -259,7 +261,7 @@ fn a_request_that_comes_twice_is_done_once_over_deletion_and_restart() {
         store = open_again(store, directory.path());
     }
     assert!(matches!(
-        store.deploy_once(web(), &keyed("l", "r"), 1),
+        store.deploy_once(&ExpectedTag::Any, web(), &keyed("l", "r"), 1),
         Ok(Idempotent::Now(_))
     ));
     assert_eq!(store.desired().records().count(), 1);
@@ -327,4 +329,77 @@ fn a_set_of_some_names_leaves_all_others_as_they_are() {
     deploy(&store, &body("db", "y", &[])).unwrap();
     assert!(changed(within(&mine)).is_empty());
     assert!(store.desired().named(&"db".parse().unwrap()).is_some());
+}
+
+#[test]
+fn a_deploy_of_a_container_that_is_not_as_expected_is_refused() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let to = |expected: &ExpectedTag, more: &Value| {
+        let mut body = body("web", "x", &[]);
+        let more = more.as_object().unwrap().clone();
+        body.as_object_mut().unwrap().extend(more);
+        let deploy = bodies(&[body]).remove(0);
+        store.deploy_to(expected, deploy, Owner::Push, false, 1)
+    };
+    let one = |tag: &str| ExpectedTag::OneOf(vec!["other".to_owned(), tag.to_owned()]);
+    for expected in [ExpectedTag::There, one("x")] {
+        let refused = to(&expected, &json!({}));
+        assert!(matches!(refused, Err(StoreError::UnmatchedAbsent(_))));
+    }
+    let first = to(&ExpectedTag::Any, &json!({})).unwrap().record;
+    // Each of them is a change that somebody made, although no generation follows from most.
+    let changes = [
+        json!({"priority": 7}),
+        json!({"revision": 9}),
+        json!({"labels": {"a": "b"}}),
+        json!({"state": "stopped"}),
+        json!({"args": ["2"]}),
+    ];
+    let mut before = first.etag();
+    for change in &changes {
+        let next = to(&one(&before), change).unwrap();
+        assert!(next.changed, "{change}");
+        let late = to(&one(&before), &json!({"priority": 1}));
+        assert!(
+            matches!(&late, Err(StoreError::UnmatchedContainer(_, now)) if *now == next.record.etag()),
+            "{change}: {late:?}"
+        );
+        before = next.record.etag();
+    }
+    for order in [Order::Stop, Order::Start, Order::Restart] {
+        let next = store.order(first.id, order).unwrap().etag();
+        assert_ne!(
+            std::mem::replace(&mut before, next.clone()),
+            next,
+            "{order:?}"
+        );
+    }
+    // Nothing of what the agent does of itself is a change.
+    let record = store.desired().get(first.id).cloned().unwrap();
+    let digest = Some("sha256:1".to_owned());
+    store.set_image_digest(record.instance(), digest).unwrap();
+    let record = store.desired().get(first.id).cloned().unwrap();
+    assert_eq!(
+        (record.image_digest.is_some(), record.etag()),
+        (true, before)
+    );
+    assert!(to(&ExpectedTag::There, &json!({})).is_ok());
+    let keyed = keyed("k", "r");
+    let deploy = || bodies(&[body("web", "y", &[])]).remove(0);
+    let refused = store.deploy_once(&one("x"), deploy(), &keyed, 1);
+    assert!(matches!(refused, Err(StoreError::UnmatchedContainer(..))));
+    assert!(
+        store
+            .deploy_once(
+                &one(&store.desired().get(first.id).unwrap().etag()),
+                deploy(),
+                &keyed,
+                1
+            )
+            .is_ok()
+    );
+    // A repetition is answered as before, whatever the tag is by now.
+    let again = store.deploy_once(&one("x"), deploy(), &keyed, 1);
+    assert!(matches!(again, Ok(Idempotent::Before(_))));
 }
