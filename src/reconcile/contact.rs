@@ -110,10 +110,19 @@ pub async fn follow_contact(writer: Writer, handle: Handle) {
             }
         };
         tokio::select! {
+            biased;
             () = due => {}
             Ok(()) = contacts.changed() => {}
             // Another container, or another spec.
-            Ok(()) = changes.changed() => tokio::time::sleep_until(looked + LOOK_AFTER).await,
+            Ok(()) = changes.changed() => {
+                let pause = tokio::time::sleep_until(looked + LOOK_AFTER);
+                // The first answer after a silence is noted at once: an agent after a kill goes by it.
+                tokio::select! {
+                    biased;
+                    () = pause => {}
+                    Ok(()) = contacts.changed() => {}
+                }
+            }
         }
     }
 }

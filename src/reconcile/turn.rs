@@ -228,7 +228,11 @@ impl<R: Runtime> Reconciler<R> {
 
     /// Notes that a container is to rest while CHaS does not answer, or that it runs.
     fn note_suspension(&self, id: ContainerId, phase: &Phase, now: BootTime) {
-        let is_running = phase.stage == Stage::Running;
+        // Also in a trial, which would else have no deadline any more: it may not have been stopped yet.
+        let is_running = matches!(
+            phase.stage,
+            Stage::Running | Stage::Trying | Stage::Watched | Stage::HandingOver(_)
+        );
         self.board.update(id, |known| match phase.is_suspended() {
             true => known.history.record_suspension(),
             false if is_running => known.history.end_suspension(now),
