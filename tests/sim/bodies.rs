@@ -1,5 +1,7 @@
 //! Bodies that callers and CHaS ask for, by a number that says all of one.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use state::desired::RunState;
 use state::spec::parse::Deploy;
@@ -10,6 +12,10 @@ pub(crate) const NAMES: [&str; 4] = ["a", "b", "c", "d"];
 pub(crate) const JOBS: [&str; 2] = ["j", "k"];
 /// Containers that CHaS lists.
 pub(crate) const LISTED: [&str; 3] = ["x", "y", "z"];
+
+/// Containers that rest while CHaS does not answer, and the silence after which they do.
+const RESTING: [&str; 3] = ["b", "d", "y"];
+pub(crate) const STOP_AFTER: Duration = Duration::from_mins(3);
 
 /// Bodies that differ in more than what a container takes on as it is.
 const KINDS: u64 = 3;
@@ -28,6 +34,11 @@ pub(crate) fn count(name: &str) -> u64 {
     } else {
         PLAIN * FAMILIES
     }
+}
+
+/// Silence of CHaS after which a container with this name rests. `None`: never.
+pub(crate) fn stop_after(name: &str) -> Option<Duration> {
+    RESTING.contains(&name).then_some(STOP_AFTER)
 }
 
 /// Family of a body: whether it is probed, and how it takes the place of the one before.
@@ -109,12 +120,14 @@ pub(crate) fn json(name: &str, body: u64, run: RunState) -> Value {
         0 => policies[usize::try_from(plain).unwrap() % 5],
         _ => "always",
     };
+    let stop_after = stop_after(name).map(|after| format!("{}s", after.as_secs()));
     let (kind, memory) = (plain % KINDS, format!("{}m", 64 + plain / KINDS));
     let variant = if is_bad(body) { "bad" } else { "" };
     json!({"name": name, "after": after(name, body), "image": format!("image{kind}"), "state": run,
         "environment": {"KIND": format!("{kind}{variant}")}, "labels": {"body": body.to_string()},
         "resources": {"memory": memory}, "restart": {"policy": policy}, "stop": {"timeout": "2s"},
-        "exposed_ports": [{"container": 80}], "health": health(body), "update": update(body)})
+        "exposed_ports": [{"container": 80}], "health": health(body), "update": update(body),
+        "on_disconnect": {"stop_after": stop_after}})
 }
 
 /// The body with this number, as the agent reads it.

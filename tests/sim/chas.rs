@@ -16,6 +16,7 @@ use state::time::unix_ms;
 use crate::bodies::{self, LISTED};
 use crate::client::{Clients, Wanted, id_of, note_asked, stored};
 use crate::dice;
+use crate::plants::{self, Plant};
 use crate::world::World;
 
 /// Container that CHaS lists.
@@ -34,7 +35,12 @@ struct Listing {
     entries: BTreeMap<&'static str, Entry>,
     confirms: Option<u64>,
     is_cordoned: bool,
+    /// Whether nobody can reach it.
+    is_away: bool,
 }
+
+/// Longest time between two answers of a CHaS that is well.
+pub(crate) const ASKED_EVERY: Duration = Duration::from_secs(21);
 
 /// CHaS, which outlives the agent.
 #[derive(Clone, Debug, Default)]
@@ -99,6 +105,31 @@ impl Chas {
         world.judge().trace(|| format!("CHaS lists {set}"));
     }
 
+    /// CHaS goes away, or comes back.
+    pub(crate) fn set_away(&self, is_away: bool, world: &World) {
+        self.listing().is_away = is_away;
+        world.judge().trace(|| format!("CHaS is away: {is_away}"));
+    }
+
+    pub(crate) fn is_away(&self) -> bool {
+        self.listing().is_away
+    }
+
+    /// Notes at the board that CHaS was asked, with an answer or in vain.
+    fn is_heard(&self, world: &World, handle: &Handle) -> bool {
+        let is_away = self.is_away();
+        if !is_away {
+            world.judge().chas_answers();
+        }
+        let is_misheard = plants::is(match is_away {
+            true => Plant::HearsAnswers,
+            false => Plant::HearsNoAnswer,
+        });
+        let answered = is_away == is_misheard;
+        handle.board().record_call(answered.then_some(ASKED_EVERY));
+        !is_away
+    }
+
     /// From now on the set means what it says.
     pub(crate) fn settle(&self) {
         let mut listing = self.listing();
@@ -130,6 +161,9 @@ impl Chas {
     ) {
         loop {
             tokio::time::sleep(Duration::from_secs(1) + dice::millis(20_000)).await;
+            if !self.is_heard(&world, &handle) {
+                continue;
+            }
             let desired = writer.store().desired();
             let is_unknown = desired.may_lack_records() || desired.is_unknown();
             if is_unknown || self.is_applied(writer.store()) {

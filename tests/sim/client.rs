@@ -8,12 +8,13 @@ use chas_node_agent::writer::Writer;
 use state::desired::{Owner, Record, RunState};
 use state::id::{ContainerId, ContainerName};
 use state::ownership::Order;
-use state::store::{Store, StoreError};
+use state::store::{Idempotent, RollbackRequest, Store, StoreError};
 use state::time::unix_ms;
 
 use crate::bodies::{self, JOBS, LISTED, NAMES};
 use crate::dice;
 use crate::judge::Judge;
+use crate::plants::{self, Plant};
 use crate::world::World;
 
 /// State asked for one container: its body, and whether it runs. `None`: it is removed.
@@ -31,6 +32,8 @@ pub(crate) struct Told {
     pub(crate) unsure: Vec<Wanted>,
     /// Generation from which it was gone back, and the one that is back.
     given_up: Option<(u64, u64)>,
+    /// Bodies of its generations, as far as they were seen.
+    past: (Option<ContainerId>, BTreeMap<u64, u64>),
 }
 
 /// Knowledge of all callers, by the container's name.
@@ -41,10 +44,12 @@ pub(crate) struct Clients(Arc<Mutex<BTreeMap<&'static str, Told>>>);
 enum Ask {
     Deploy(u64, RunState),
     Order(Order),
+    /// Go back to one of the generations that were seen, by its place among them.
+    Back(u64),
 }
 
 fn ask(name: &str) -> Ask {
-    match dice::below(12) {
+    match dice::below(13) {
         0..6 => Ask::Deploy(
             dice::below(bodies::count(name)),
             if dice::chance(90) {
@@ -56,7 +61,8 @@ fn ask(name: &str) -> Ask {
         6..8 => Ask::Order(Order::Remove),
         8 => Ask::Order(Order::Stop),
         9..11 => Ask::Order(Order::Start),
-        _ => Ask::Order(Order::Restart),
+        11 => Ask::Order(Order::Restart),
+        _ => Ask::Back(dice::random()),
     }
 }
 
@@ -89,8 +95,12 @@ pub(crate) fn note_asked(world: &World, judge: &mut Judge, id: Option<ContainerI
 }
 
 impl Ask {
-    fn after(self, before: Wanted) -> Wanted {
+    fn after(self, before: Wanted, told: &Told) -> Wanted {
         match self {
+            Self::Back(_) => {
+                let (_, body) = self.target(told)?;
+                before.map(|(_, run)| (body, run))
+            }
             Self::Deploy(body, run) => Some((body, run)),
             Self::Order(Order::Remove) => None,
             Self::Order(Order::Stop) => before.map(|(body, _)| (body, RunState::Stopped)),
@@ -100,9 +110,25 @@ impl Ask {
         }
     }
 
-    /// Makes the change in the store as the API does.
-    fn change(self, store: &Store, name: &str, handle: &Handle) -> Result<(), StoreError> {
+    /// The generation that is gone back to, and its body.
+    fn target(self, told: &Told) -> Option<(u64, u64)> {
+        let Self::Back(place) = self else {
+            return None;
+        };
+        let place = usize::try_from(place).ok()? % told.past.1.len().max(1);
+        let target = told.past.1.iter().nth(place);
+        target.map(|(generation, body)| (*generation, *body))
+    }
+
+    /// Makes the change in the store as the API does. `target`: the generation to go back to.
+    fn change(
+        self,
+        (store, name): (&Store, &str),
+        target: Option<u64>,
+        handle: &Handle,
+    ) -> Result<(), StoreError> {
         let order = match self {
+            Self::Back(_) => return back(store, name, target, handle),
             Self::Deploy(body, run) => {
                 let deploy = bodies::deploy(name, body, run);
                 let now_ms = unix_ms(handle.board().clock.wall_now());
@@ -122,6 +148,34 @@ impl Ask {
         handle.wake(id);
         Ok(())
     }
+}
+
+/// Goes back to that generation of the container with this name.
+fn back(
+    store: &Store,
+    name: &str,
+    generation: Option<u64>,
+    handle: &Handle,
+) -> Result<(), StoreError> {
+    let present = store.desired().named(&parsed(name)).cloned();
+    let present = present.ok_or(StoreError::NotFound(ContainerId::from_bits(0)))?;
+    let is_mistaken = plants::is(Plant::MistakesGeneration);
+    let request = RollbackRequest {
+        id: present.id,
+        generation: generation.map(|asked| asked.saturating_sub(u64::from(is_mistaken))),
+        if_match: None,
+        keyed: None,
+        by: "a client".to_owned(),
+    };
+    let Idempotent::Now(target) = store.rollback_target(&request)? else {
+        return Ok(());
+    };
+    let board = handle.board();
+    let former = target.record.instance().generation;
+    let is_there = board.known(present.id).seen.instances.contains_key(&former);
+    store.go_back(&request, &target, is_there, unix_ms(board.clock.wall_now()))?;
+    handle.wake(present.id);
+    Ok(())
 }
 
 fn actual(record: Option<&Arc<Record>>) -> Wanted {
@@ -169,6 +223,12 @@ impl Told {
             let bad = record.rolled_back.as_ref()?;
             Some((bad.generation, record.generation))
         });
+        if let (Some(record), Some((body, _))) = (record, is) {
+            if self.past.0 != Some(record.id) {
+                self.past = (Some(record.id), BTreeMap::new());
+            }
+            self.past.1.insert(record.generation, body);
+        }
         let generation = record.map(|record| record.generation);
         let before = std::mem::replace(&mut self.given_up, now);
         match before.filter(|(_, back)| Some(*back) == generation) {
@@ -198,7 +258,10 @@ impl Clients {
             if told.asked.is_some() || !told.carried.is_empty() || !removing {
                 return;
             }
-            told.asked = Some(ask.after(told.acknowledged));
+            if matches!(ask, Ask::Back(_)) && ask.target(told).is_none() {
+                return;
+            }
+            told.asked = Some(ask.after(told.acknowledged, told));
         }
         self.send((name, ask), world, writer, handle).await;
     }
@@ -215,8 +278,13 @@ impl Clients {
         let asked = writer.write(move |store| {
             let before = stored(store, name);
             // It may have gone back to another body meanwhile.
-            clients.told().entry(name).or_default().asked = Some(ask.after(before));
-            let changed = ask.change(store, name, &handle);
+            let target = {
+                let mut all = clients.told();
+                let told = all.entry(name).or_default();
+                told.asked = Some(ask.after(before, told));
+                ask.target(told).map(|(generation, _)| generation)
+            };
+            let changed = ask.change((store, name), target, &handle);
             let id = id_of(store, name);
             note_asked(&looking, &mut looking.judge(), id);
             changed

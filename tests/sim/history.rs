@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 use chas_node_agent::journal::Journal;
 use chas_node_agent::metrics::Metrics;
 use chas_node_agent::probe::Probes;
-use chas_node_agent::reconcile::{Clock, Handle, Reconciler, follow_schedules};
+use chas_node_agent::reconcile::{Clock, Handle, Reconciler, follow_contact, follow_schedules};
 use chas_node_agent::runtime::RuntimeEvent;
 use chas_node_agent::writer::Writer;
 use state::assign::QuietNetwork;
@@ -23,8 +23,11 @@ use crate::disk;
 use crate::files::{Fate, Files};
 use crate::plants::{self, Plant};
 use crate::probes::Asking;
+use crate::silence::Silence;
 use crate::verdicts::Verdicts;
 use crate::world::World;
+
+mod rest;
 
 /// Time between whole looks, the agent's own default.
 const RESYNC: Duration = Duration::from_secs(30);
@@ -63,6 +66,8 @@ struct Node {
     healthy: Vec<InstanceName>,
     /// Verdicts that the last life cannot have lost.
     verdicts: Verdicts,
+    /// Silence of CHaS that the last life cannot have lost.
+    silence: Silence,
 }
 
 /// One life of the agent.
@@ -102,6 +107,7 @@ pub(crate) fn run(seed: u64, verbose: bool) -> Result<u64, String> {
         is_saved: true,
         healthy: Vec::new(),
         verdicts: Verdicts::default(),
+        silence: Silence::default(),
     };
     let lives = dice::below(4);
     for life in 0..=lives {
@@ -143,6 +149,7 @@ impl Node {
             }
             self.boot_time = clock.now().0;
             self.verdicts = Verdicts::of(&life.store, &life.handle, &world, end == End::Orderly);
+            self.silence = Silence::of(&life.store, &life.handle, &world);
             let running = world.running();
             self.healthy = world.judge().wanted(running);
             // Copies are written a tenth of a second after a change: damage comes later.
@@ -197,13 +204,14 @@ impl Node {
         let writer = Writer::simulated(Arc::clone(&store), journal.clone(), dice::disk_pause);
         let world = Arc::clone(&self.world);
         let reconciler = Reconciler::new(world, writer.clone(), journal.clone(), clock, RESYNC);
-        let reconciler = reconciler.drawing(dice::draw);
+        let reconciler = reconciler.drawing(dice::draw).with_chas(true);
         let (handle, stop, tracker) = (
             reconciler.handle(),
             CancellationToken::new(),
             TaskTracker::new(),
         );
         self.verdicts.check(&handle, &self.world)?;
+        self.silence.check(&handle, &self.world)?;
         let asking = Arc::new(Asking(Arc::clone(&self.world)));
         let (writing, telling) = (writer.clone(), (journal.clone(), metrics));
         let probes = Probes::new(writing, handle.clone(), telling, asking, dice::draw);
@@ -214,8 +222,10 @@ impl Node {
         let (world, clients) = (Arc::clone(&self.world), self.clients.clone());
         let until = |stopped: CancellationToken| {
             let schedules = follow_schedules(writer.clone(), handle.clone(), journal);
+            let contact = follow_contact(writer.clone(), handle.clone());
             async move {
-                let _ended = stopped.run_until_cancelled(schedules).await;
+                let both = futures_util::future::join(schedules, contact);
+                let _ended = stopped.run_until_cancelled(both).await;
             }
         };
         tracker.spawn(until(stop.clone()));
@@ -250,6 +260,7 @@ impl Node {
             self.world.judge().forget_all_exits();
             self.world.judge().forget_starts();
             self.world.judge().mix_answers();
+            self.world.judge().lose_answer();
         }
         self.world.judge().forget_gaps();
         let reboot = dice::chance(20);
@@ -269,6 +280,7 @@ impl Node {
         let down = dice::millis(400_000);
         self.world.judge().passes(down);
         if reboot {
+            self.world.judge().was_off(down);
             self.world.judge().rebooted();
             self.world.inner().ports.clear();
             self.verdicts = Verdicts::default();
@@ -276,6 +288,7 @@ impl Node {
             self.boot_time = dice::millis(5000);
         } else {
             self.boot_time += down;
+            self.silence.passes(down);
         }
         self.fate = if self.is_copied {
             self.files.damage()
@@ -284,6 +297,7 @@ impl Node {
         };
         if self.fate != Fate::Whole {
             self.verdicts = Verdicts::default();
+            self.silence = Silence::default();
             self.world.judge().forget_starts();
             self.world.judge().forget_all_exits();
         }
@@ -374,6 +388,7 @@ impl Life {
             }
             (20..23, _) => self.chas.change(&self.world),
             (23..26, Some(name)) => self.world.change_manner(name),
+            (19, _) => self.chas.set_away(!self.chas.is_away(), &self.world),
             (18, _) => {
                 let condition = disk::draw();
                 self.world.judge().was_disk_bad |= condition != disk::Condition::Sound;
@@ -391,6 +406,7 @@ impl Life {
     fn look(&self) -> Result<(), String> {
         self.clients.check(&self.store, &self.world)?;
         self.world.look_at_ports(&self.store);
+        self.world.look_at_silence(&self.store, self.handle.board());
         self.world.judge().verdict()?;
         let ids = self.world.instances().len() + self.store.desired().records().count();
         let waiting = self.handle.waiting();
@@ -429,6 +445,10 @@ impl Life {
             left = left.checked_sub(step).ok_or("the state stays unknown")?;
         }
         self.clients.stop_jobs(world, writer, &self.handle).await;
+        if dice::chance(30) {
+            self.rest().await?;
+        }
+        self.chas.set_away(false, world);
         while let Some(why) = self.unsettled() {
             if left.is_zero() {
                 return Err(format!(

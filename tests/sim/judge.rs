@@ -14,6 +14,7 @@ use crate::memory_runtime::{Call, Step};
 use updates::Readiness;
 
 mod jobs;
+mod silence;
 mod updates;
 
 /// Longest time from a decision to its call: a look in between takes up to two long pauses.
@@ -59,6 +60,12 @@ pub(crate) struct Judge {
     last_heard: BTreeMap<ContainerId, Duration>,
     /// Since when somebody serves, and nobody has the ports.
     gaps: BTreeMap<ContainerId, Duration>,
+    /// Last answer of CHaS in the time of the node, as far as the agent is to know it; and the last that
+    /// a sound disk could note.
+    answered: Duration,
+    noted: Duration,
+    /// The answer before.
+    answered_before: Duration,
     /// Whether the disk was not sound at any time of this life.
     pub(crate) was_disk_bad: bool,
     /// Times of schedules for which an instance was started.
@@ -85,6 +92,8 @@ impl Judge {
         // A disk that took nothing has kept no count of the ends.
         if std::mem::take(&mut self.was_disk_bad) {
             self.ends.clear();
+            // Nor has it noted that CHaS answered.
+            self.answered = self.noted;
         }
     }
 
@@ -197,11 +206,11 @@ impl Judge {
             .unwanted
             .get(&name)
             .is_some_and(|at| self.now() < *at + DECISION);
-        let is_unhealthy = call == Call::Stop && self.is_unhealthy(name);
-        if self.is_wanted(name) && !unwanted && !is_unhealthy {
+        let is_excused = call == Call::Stop && (self.is_unhealthy(name) || self.may_rest(name));
+        if self.is_wanted(name) && !unwanted && !is_excused {
             self.broken(format!("{name} was {how}, though it is wanted and ran"));
         }
-        if self.protected.contains(&name) && !is_unhealthy {
+        if self.protected.contains(&name) && !is_excused {
             self.broken(format!(
                 "{name} was {how}, though only the agent's files were lost"
             ));
@@ -220,7 +229,7 @@ impl Judge {
         let now = self.now();
         self.over(name);
         let generation = self.generation(name.id);
-        if !self.is_wanted(name) {
+        if !self.is_wanted(name) || self.may_rest(name) {
             // An end that was asked for does not lead to a backoff.
             self.ends.remove(&name);
             return;
@@ -306,6 +315,7 @@ impl Judge {
     /// Checks that the agent starts it only after the wait that its ends ask for.
     pub(crate) fn launches(&mut self, record: &Record) {
         self.launches_job(record);
+        self.starts_in_silence(&record.name);
         let (name, now) = (record.instance(), self.now());
         let generation = self.generation(record.id);
         let counts = |ends: &&Ends| ends.count >= 2 && ends.generation == generation;

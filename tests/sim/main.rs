@@ -39,6 +39,7 @@ mod judge;
 mod memory_runtime;
 mod plants;
 mod probes;
+mod silence;
 mod verdicts;
 mod world;
 

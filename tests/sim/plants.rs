@@ -20,16 +20,25 @@ pub(crate) enum Plant {
     CallsUnhealthy,
     /// A process that does not work is said to, so that it gets the ports.
     CallsReady,
+    /// A CHaS that is away is said to answer, so that nothing rests for its silence.
+    HearsAnswers,
+    /// A CHaS that answers is said to be away.
+    HearsNoAnswer,
+    /// A way back by hand leads to another generation than the one that was asked for.
+    MistakesGeneration,
 }
 
 /// Every planted fault.
-const ALL: [Plant; 6] = [
+const ALL: [Plant; 9] = [
     Plant::TakesPorts,
     Plant::HidesRestart,
     Plant::MissesBoot,
     Plant::LosesWrites,
     Plant::CallsUnhealthy,
     Plant::CallsReady,
+    Plant::HearsAnswers,
+    Plant::HearsNoAnswer,
+    Plant::MistakesGeneration,
 ];
 
 /// Histories within which each is found.

@@ -204,6 +204,7 @@ impl World {
     /// Containers that rightly wait for others, for ever if nothing is asked.
     fn waiting(&self, desired: &Desired, board: &Board) -> BTreeSet<ContainerId> {
         let (running, mut waiting) = (self.running(), BTreeSet::new());
+        let resting = self.resting(desired);
         let mut records: Vec<_> = desired.records().collect();
         // Nobody waits for one with a later name.
         records.sort_by(|a, b| a.name.cmp(&b.name));
@@ -216,7 +217,7 @@ impl World {
                 match after.condition {
                     AfterCondition::Started => {
                         let is_at_rest = other.run == RunState::Stopped && ended.is_none();
-                        is_at_rest || waiting.contains(&other.id)
+                        is_at_rest || waiting.contains(&other.id) || resting.contains(&other.id)
                     }
                     AfterCondition::Ready => {
                         let is_bad = bodies::is_bad(other.spec.labels["body"].parse().unwrap());
@@ -249,13 +250,36 @@ impl World {
         self.inner().ports.get(&name.id) == Some(&name)
     }
 
+    /// Looks whether what runs is not to rest for CHaS's silence.
+    pub(crate) fn look_at_silence(&self, store: &Store, board: &Board) {
+        let (desired, running) = (store.desired(), self.running());
+        let contact = board.contact();
+        let mut judge = self.judge();
+        for record in running.iter().filter_map(|name| desired.get(name.id)) {
+            judge.runs_in_silence(&record.name);
+        }
+        if let Some(contact) = contact {
+            judge.counts(contact.silent_for(board.clock.now()));
+        }
+    }
+
+    /// Containers that rest for CHaS's silence.
+    fn resting(&self, desired: &Desired) -> BTreeSet<ContainerId> {
+        let is_silent = self.judge().is_long_silent();
+        let records = desired.records().filter(|_| is_silent);
+        let resting = records.filter(|record| bodies::stop_after(record.name.as_str()).is_some());
+        resting.map(|record| record.id).collect()
+    }
+
     /// Looks who has the host ports of what is to run.
     pub(crate) fn look_at_ports(&self, store: &Store) {
         let (desired, running) = (store.desired(), self.running());
         for record in desired.records() {
             let serving = record.serving().instance();
             let is_to_run = record.run == RunState::Running && !record.removing;
-            if is_to_run && running.contains(&serving) {
+            if !running.contains(&serving) {
+                self.judge().note_no_server(record.id);
+            } else if is_to_run {
                 let has = self.inner().ports.get(&record.id).copied();
                 let has = has.filter(|has| running.contains(has));
                 self.judge().note_ports(serving, has);
@@ -286,11 +310,13 @@ impl World {
         if let Some(record) = desired.records().find(|record| record.removing) {
             return Some(format!("{} is still being removed", record.name));
         }
+        let resting = self.resting(&desired);
         let runs = |record: &&Arc<Record>| {
             let is_to_run = record.run == RunState::Running && record.finished.is_none();
-            is_to_run && !record.is_between_runs()
+            is_to_run && !record.is_between_runs() && !resting.contains(&record.id)
         };
-        let waiting = self.waiting(&desired, board);
+        let mut waiting = self.waiting(&desired, board);
+        waiting.retain(|id| !resting.contains(id));
         let wanted: BTreeSet<_> = desired
             .records()
             .filter(runs)
@@ -301,11 +327,23 @@ impl World {
         let mut running = self.running();
         running.retain(|name| !waiting.contains(&name.id));
         if running != wanted {
-            return Some(format!("{running:?} runs where {wanted:?} should"));
+            let mut missing = desired.records();
+            let missing = missing.find(|record| {
+                wanted
+                    .difference(&running)
+                    .any(|name| *name == record.instance())
+            });
+            let stage = missing.map(|record| {
+                let backoff = board.known(record.id).history.of(record).backoff;
+                (board.phase(&desired, record).stage, backoff)
+            });
+            return Some(format!(
+                "{running:?} runs where {wanted:?} should, of which one is {stage:?}"
+            ));
         }
-        let mut settled = desired
-            .records()
-            .filter(|record| !waiting.contains(&record.id));
+        // What rests goes on with its update afterwards.
+        let is_left = |id: &ContainerId| waiting.contains(id) || resting.contains(id);
+        let mut settled = desired.records().filter(|record| !is_left(&record.id));
         if let Some(record) = settled.find(|record| record.update.is_some()) {
             let stage = record.update.as_ref().map(|update| update.stage);
             return Some(format!("the update of {} is {stage:?}", record.name));
@@ -323,7 +361,7 @@ impl World {
         let current: BTreeSet<_> = desired.records().map(|record| record.instance()).collect();
         let inner = self.inner();
         let mut names = inner.instances.keys();
-        let extra = names.find(|name| !current.contains(name) && !waiting.contains(&name.id));
+        let extra = names.find(|name| !current.contains(name) && !is_left(&name.id));
         let others = inner.instances.iter();
         let held = others
             .filter(|(name, _)| !waiting.contains(&name.id))

@@ -67,6 +67,11 @@ impl Judge {
         at.is_some_and(|at| self.now() < *at + time)
     }
 
+    /// Whether something was asked of a container, and nothing since so long.
+    pub(crate) fn is_asked_before(&self, id: ContainerId, time: Duration) -> bool {
+        self.asked_at.contains_key(&id) && !self.was_asked_within(id, time)
+    }
+
     /// Notes the start of a process, and checks that no other runs that is not of the same update.
     pub(super) fn begins(&mut self, name: InstanceName, beside: usize) {
         let (now, record) = (self.now(), self.record(name.id));
@@ -203,6 +208,11 @@ impl Judge {
                 "{serving} serves, and nobody has the ports since {since:?}"
             ));
         }
+    }
+
+    /// Nobody serves of a container, so that nobody is without its ports.
+    pub(crate) fn note_no_server(&mut self, id: ContainerId) {
+        self.gaps.remove(&id);
     }
 
     /// Notes that something happened to a container.
