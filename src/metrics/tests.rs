@@ -1,7 +1,14 @@
+use std::collections::BTreeSet;
+use std::path::Path;
+
+use state::alarm::Alarm;
+use state::capacity::{Amounts, Capacity};
+use state::reason::Reason;
+
 use super::*;
 
-#[test]
-fn every_number_is_shown_under_its_name_with_its_help() {
+/// Metrics of which every family has been counted.
+fn counted() -> Metrics {
     let metrics = Metrics::new();
     metrics.containers("running", 2);
     metrics.containerd(true);
@@ -26,6 +33,12 @@ fn every_number_is_shown_under_its_name_with_its_help() {
     metrics.show_ready(3, 1);
     metrics.request("GET", "/containers/{id}", 404, Duration::from_millis(3));
     metrics.clone().written(Duration::from_millis(1));
+    metrics
+}
+
+#[test]
+fn every_number_is_shown_under_its_name_with_its_help() {
+    let metrics = counted();
     let text = metrics.text();
     for line in [
         "chas_containers{status=\"running\"} 2",
@@ -71,4 +84,87 @@ fn every_number_is_shown_under_its_name_with_its_help() {
     let of_kind = |kind: &str| text.lines().filter(|line| line.starts_with(kind)).count();
     assert_eq!((of_kind("# HELP"), of_kind("# TYPE")), (34, 34), "{text}");
     assert!(text.ends_with("# EOF\n"), "{text}");
+}
+
+/// Words of a text that begin so.
+fn words<'t>(text: &'t str, beginning: &'t str) -> impl Iterator<Item = &'t str> {
+    let is_of_name = |char: char| char.is_ascii_alphanumeric() || char == '_' || char == ':';
+    text.split(move |char| !is_of_name(char))
+        .filter(move |word| word.starts_with(beginning))
+}
+
+#[test]
+fn rules_and_dashboards_name_only_metrics_and_reasons_that_there_are() {
+    let metrics = counted();
+    metrics.problem("Unauthorized");
+    metrics.show_capacity(Capacity::ENDLESS, Amounts::NONE);
+    metrics.job_ran("failed");
+    metrics.show_volume_sizes([("data", 1, 2)].into_iter());
+    metrics.show_connections("network", 1, 2);
+    metrics.alarm("DiskFull", true);
+    let text = metrics.text_with(&NodeNumbers::default(), Vec::new(), MetricsFormat::Text);
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let mut known: BTreeSet<String> = types
+        .flat_map(|line| {
+            let (name, kind) = line.split_once(' ').unwrap();
+            let suffixes: &[&str] = match kind {
+                "histogram" => &["_bucket", "_sum", "_count"],
+                _ => &[""],
+            };
+            suffixes.iter().map(move |suffix| format!("{name}{suffix}"))
+        })
+        .collect();
+    let process = ["cpu_seconds_total", "resident_memory_bytes", "open_fds"];
+    known.extend(process.map(|name| format!("process_{name}")));
+    let monitoring = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/monitoring");
+    let read = |file: &str| std::fs::read_to_string(monitoring.join(file)).unwrap();
+    let rules = read("rules.yml");
+    let recorded = rules
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- record: "));
+    known.extend(recorded.map(ToOwned::to_owned));
+    let mut seen = 0;
+    for file in [
+        "rules.yml",
+        "alerts.yml",
+        "dashboards/node.json",
+        "dashboards/containers.json",
+        "dashboards/fleet.json",
+    ] {
+        let text = read(file);
+        for beginning in ["chas_", "chas:", "process_"] {
+            for name in words(&text, beginning) {
+                assert!(known.contains(name), "{file} names {name}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen > 100, "{seen}");
+}
+
+#[test]
+fn each_alert_has_a_runbook_whose_codes_there_are() {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/monitoring/alerts.yml");
+    let alerts = std::fs::read_to_string(file).unwrap();
+    let reasons = Reason::ALL.iter().map(|reason| reason.as_str());
+    let alarms = Alarm::ALL.iter().map(|alarm| alarm.as_str());
+    let codes: BTreeSet<_> = reasons
+        .chain(alarms)
+        .chain(["Unavailable", "NodeFull"])
+        .collect();
+    let runbooks: Vec<_> = alerts
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("runbook: "))
+        .collect();
+    assert_eq!(runbooks.len(), alerts.matches("- alert: ").count());
+    let is_code = |word: &&str| {
+        let upper = word.chars().filter(char::is_ascii_uppercase).count();
+        upper > 1 && word.chars().any(|char| char.is_ascii_lowercase()) && *word != "CHaS"
+    };
+    for runbook in runbooks {
+        let words = words(runbook, "").map(|word| word.trim_matches(':'));
+        for code in words.filter(is_code) {
+            assert!(codes.contains(code), "{code} in {runbook}");
+        }
+    }
 }

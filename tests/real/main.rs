@@ -94,6 +94,7 @@ mod memory;
 
 #[cfg(test)]
 mod metrics;
+mod monitoring;
 
 #[cfg(test)]
 mod network;
