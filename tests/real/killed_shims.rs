@@ -129,16 +129,21 @@ async fn a_sweep_takes_control_groups_that_only_the_name_ties_to_the_agent_and_n
 
 /// Starts a shim of an instance as containerd does, and asks nothing of it. It ends with the pipe of its log.
 fn start_a_shim(stand: &Stand, instance: &str) -> fs::File {
+    let log = stand.bed.scratch.dir().join(instance).join("log");
+    start_a_shim_in(stand, instance, || {
+        let open = fs::File::options().read(true).write(true).open(log);
+        open.unwrap()
+    })
+}
+
+/// Starts a shim of an instance once `reading` has opened its log, or has not.
+fn start_a_shim_in<T>(stand: &Stand, instance: &str, reading: impl FnOnce() -> T) -> T {
     let bundle = stand.bed.scratch.dir().join(instance);
     fs::create_dir(&bundle).unwrap();
     fs::write(bundle.join("config.json"), "{}").unwrap();
     let log = bundle.join("log");
     run("mkfifo", [log.to_str().unwrap()]).unwrap();
-    let log = fs::File::options()
-        .read(true)
-        .write(true)
-        .open(log)
-        .unwrap();
+    let reader = reading();
     let socket = stand.bed.containerd.socket();
     let started = std::process::Command::new("containerd-shim-runc-v2")
         .args(["-namespace", &stand.bed.namespace, "-id", instance])
@@ -153,15 +158,7 @@ fn start_a_shim(stand: &Stand, instance: &str) -> fs::File {
         .output()
         .unwrap();
     assert!(started.status.success(), "{started:?}");
-    log
-}
-
-/// Starts a shim of an instance as containerd does where the caller goes away in the middle: the shim
-/// waits for a reader of its log, which nobody can open any more. Its socket takes connections.
-fn start_a_shim_that_hangs(stand: &Stand, instance: &str) {
-    let bundle = stand.bed.scratch.dir().join(instance);
-    drop(start_a_shim(stand, instance));
-    fs::remove_dir_all(bundle).unwrap();
+    reader
 }
 
 /// A task's creation that is cut off by the end of the agent leaves a shim that answers nothing, and
@@ -173,7 +170,8 @@ async fn a_shim_that_a_creation_left_is_ended_and_keeps_the_next_one_from_nothin
     let (_, shown) = stand.agent.deploy(&stand.web("web", &more)).await;
     let instance = format!("{}-1", shown["id"].as_str().unwrap());
     stand.agent.wait_status("web", "stopped", SOON).await;
-    start_a_shim_that_hangs(&stand, &instance);
+    // Nobody reads its log, for which it waits; its socket takes connections.
+    start_a_shim_in(&stand, &instance, || ());
     assert!(socket(&stand, &instance).exists());
     stand.agent.ask("POST", "/containers/web/start", None).await;
     stand.agent.wait_status("web", "running", SOON).await;
