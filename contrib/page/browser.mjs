@@ -40,6 +40,7 @@ async function search(page, name) {
   // The page's policy lets no script in, but what the driver evaluates.
   await page.evaluate(axe);
   const found = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ['violations'] }));
+  check(found.passes.length > 5, `axe in ${name} looked at nothing`);
   for (const one of found.violations) {
     check(false, `axe in ${name}: ${one.id}: ${one.help}: ${one.nodes.slice(0, 3).map((node) => `${node.target} ${node.any[0]?.message || ''}`).join(' | ')}`);
   }

@@ -6,8 +6,8 @@ import { check, end, has, launch, look, open } from './browser.mjs';
 
 const COUNT = 500;
 const TOKEN = 'played-token';
-const FIRST_MS_MAX = 3000;
-const TASK_MS_MAX = 200;
+const FIRST_MS_MAX = 10_000;
+const TASK_MS_MAX = 500;
 const ROOM = process.argv[2];
 
 // The page as the agent makes it.
@@ -49,6 +49,7 @@ const server = createServer((request, answer) => {
     answer.end(html);
     return;
   }
+  if (path === '/version') { answer.end('{}'); return; }
   const json = (status, body) => { answer.writeHead(status, { 'content-type': 'application/json' }); answer.end(JSON.stringify(body)); };
   if (request.headers.authorization !== `Bearer ${TOKEN}`) { json(401, { status: 401, code: 'Unauthorized', detail: 'the request bears no valid token' }); return; }
   if (path === '/events') {

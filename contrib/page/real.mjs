@@ -1,5 +1,6 @@
 // The page on a node with real containers: from the first deploy to the way back from one that was wrong.
 import { spawn } from 'node:child_process';
+import { createServer } from 'node:http';
 import { readFileSync, openSync, writeFileSync } from 'node:fs';
 import { check, end, has, launch, look, open, tabTo, text } from './browser.mjs';
 
@@ -212,7 +213,39 @@ await has(page, '#events', 'agent started', 30_000);
 await has(page, '#wrong-title', 'Nothing is wrong', 30_000);
 await has(page, '#events-state', 'live', 30_000);
 
-// Signed out, nothing is kept; a token that is taken back signs out by itself.
+// A link of another site leads to the page, and an address that names a container to that.
+const elsewhere = createServer((_, answer) => {
+  answer.writeHead(200, { 'content-type': 'text/html' });
+  answer.end(`<a href="${url}/">the node</a><iframe src="${url}/"></iframe>`);
+});
+await new Promise((resolve) => elsewhere.listen(0, '127.0.0.2', resolve));
+const visit = await (await browser.newContext()).newPage();
+await visit.goto(`http://127.0.0.2:${elsewhere.address().port}/`);
+await visit.waitForTimeout(500);
+check(!(await visit.frames()[1].content()).includes('door-form'), 'another site frames the page');
+await visit.locator('a').click();
+await has(visit, '#door', 'Token');
+const tried = await visit.evaluate((path) => fetch(path).then((answer) => answer.status), '/containers');
+check(tried === 401, `without a token: ${tried}`);
+await visit.context().close();
+elsewhere.close();
+const id = (await (await api('GET', '/containers/web-1')).json()).id;
+await page.goto(`${url}/#${id}`);
+await page.reload();
+await has(page, '#detail-name', 'web-1');
+await page.keyboard.press('Escape');
+
+// A token that is taken back signs out by itself, and says why.
+const second = await open(browser, url, { secrets });
+await signIn(second, READ);
+await has(second, '#who', 'client:watcher');
+const clients = readFileSync(`${NODE_DIR}/clients.yaml`, 'utf8');
+writeFileSync(`${NODE_DIR}/clients.yaml`, clients.split('\n').filter((line) => !line.includes('watcher')).join('\n'));
+await has(second, '#door-fault', 'You were signed out', 60_000);
+check(await second.evaluate(() => sessionStorage.length === 0), 'a token that counts no more is kept');
+await second.context().close();
+
+// Signed out, nothing is kept.
 await page.locator('#leave').click();
 await has(page, '#door', 'Token');
 check(await page.evaluate(() => sessionStorage.length === 0 && document.cookie === ''), 'something is kept');

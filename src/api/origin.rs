@@ -4,14 +4,15 @@
 //! A browser sends what a page asks for to any address, this node's among them, and its headers
 //! tell whose page it was. A name that the page's owner has may come to stand for this node's
 //! address: then the page is of one site with it, and only the name in `Host` tells. A caller on
-//! the socket may call this node as it likes, for no browser can.
+//! the socket may call this node by any plain name; a browser gets there only by a port that somebody
+//! forwards, and its names have dots or that port.
 
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
 use axum::http::uri::Authority;
-use axum::http::{HeaderMap, HeaderValue, Version, header};
+use axum::http::{HeaderMap, HeaderValue, Method, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use state::text::shown;
@@ -103,18 +104,23 @@ async fn checked(hosts: &OwnNames, request: Request, next: Next) -> Response {
 }
 
 fn judge(hosts: &OwnNames, request: &Request) -> Result<(), Problem> {
-    is_of_no_other_page(hosts, request.headers())?;
+    is_of_no_other_page(hosts, request)?;
     let named = named_host(request)?;
     let caller = request.extensions().get::<Caller>();
-    if matches!(
+    let is_on_socket = matches!(
         caller.map(|caller| caller.peer),
         Some(CallerPeer::Socket { .. })
-    ) {
-        return Ok(());
-    }
+    );
     // A target with a host of its own takes precedence over the header (RFC 9112, 3.2.2).
     let both = named.as_ref().into_iter().chain(request.uri().authority());
     for authority in both {
+        if is_on_socket {
+            let is_plain = !authority.host().contains('.') && authority.port().is_none();
+            if is_plain || hosts.knows(authority.host()) {
+                continue;
+            }
+            return Err(Problem::Page(format!("Host: {authority}")));
+        }
         if authority.as_str().contains('@') || !hosts.knows(authority.host()) {
             return Err(Problem::Misdirected(authority.to_string()));
         }
@@ -123,7 +129,8 @@ fn judge(hosts: &OwnNames, request: &Request) -> Result<(), Problem> {
 }
 
 /// Whether no page has asked for it, or the node's own.
-fn is_of_no_other_page(hosts: &OwnNames, headers: &HeaderMap) -> Result<(), Problem> {
+fn is_of_no_other_page(hosts: &OwnNames, request: &Request) -> Result<(), Problem> {
+    let headers = request.headers();
     if let Some(origin) = headers.get(header::ORIGIN)
         && !is_own(hosts, headers, origin)
     {
@@ -131,6 +138,9 @@ fn is_of_no_other_page(hosts: &OwnNames, headers: &HeaderMap) -> Result<(), Prob
             "Origin: {}",
             text(origin.as_bytes())
         )));
+    }
+    if is_visit(request) {
+        return Ok(());
     }
     let sites = headers.get_all(FETCH_SITE);
     let other = sites
@@ -142,6 +152,22 @@ fn is_of_no_other_page(hosts: &OwnNames, headers: &HeaderMap) -> Result<(), Prob
             text(site.as_bytes())
         )))
     })
+}
+
+/// Whether somebody goes to the node's page, by a link of another site perhaps: it has no data, and
+/// nobody else's page gets hold of it.
+fn is_visit(request: &Request) -> bool {
+    let says = |name: &str, value: &str| {
+        let mut given = request.headers().get_all(name).iter();
+        given
+            .next()
+            .is_some_and(|first| first.as_bytes() == value.as_bytes())
+            && given.next().is_none()
+    };
+    request.method() == Method::GET
+        && request.uri().path() == "/"
+        && says("sec-fetch-mode", "navigate")
+        && says("sec-fetch-dest", "document")
 }
 
 /// Whether a page of this very node asks, by a name that is the node's: one that an owner of another
@@ -255,6 +281,23 @@ mod tests {
         ];
         let judged_foreign = judged(TCP, Version::HTTP_11, "/livez", &headers);
         assert!(matches!(judged_foreign, Err(Problem::Page(_))));
+        // A link to the node's page leads there, and none to anything else, in a frame or from a script.
+        for (target, mode, dest, is_let_in) in [
+            ("/", "navigate", "document", true),
+            ("/", "navigate", "iframe", false),
+            ("/", "no-cors", "script", false),
+            ("/", "cors", "document", false),
+            ("/containers", "navigate", "document", false),
+        ] {
+            let headers = [
+                ("host", "localhost"),
+                ("sec-fetch-site", "cross-site"),
+                ("sec-fetch-mode", mode),
+                ("sec-fetch-dest", dest),
+            ];
+            let judged = judged(TCP, Version::HTTP_11, target, &headers);
+            assert_eq!(judged.is_ok(), is_let_in, "{target} {mode} {dest}");
+        }
         for own in OWN_SITE {
             let headers = [("host", "localhost"), ("sec-fetch-site", own)];
             assert_eq!(judged(TCP, Version::HTTP_11, "/livez", &headers), Ok(()));
@@ -296,7 +339,10 @@ mod tests {
                 (is_known, !is_known),
                 "{host}"
             );
-            assert_eq!(over(SOCKET), Ok(()), "{host}");
+            // A program on the socket calls it as it likes, but a socket that is forwarded to a browser's
+            // host has a port, and others' pages have names with dots.
+            let is_plain = !host.contains(['.', ':']) || host == "user@localhost";
+            assert_eq!(over(SOCKET).is_ok(), is_plain || is_known, "{host}");
         }
         // What the target says counts, whatever the header says.
         let target = "http://evil.example/livez";

@@ -88,6 +88,7 @@ function bar(used, reserved) {
 
 let toldTimer = null;
 function tell(text) {
+  place();
   $('told').textContent = text;
   clearTimeout(toldTimer);
   toldTimer = setTimeout(() => { $('told').textContent = ''; }, 6000);

@@ -1,6 +1,7 @@
 'use strict';
 // Calls of the node's API. Each that the page makes stands here, and a test holds them to the router.
 const CALLS = {
+  version: 'GET /version',
   whoami: 'GET /whoami',
   health: 'GET /health',
   capacity: 'GET /capacity',
@@ -55,12 +56,16 @@ class CallFault extends Error {
   get isAway() { return this.status === 0; }
 }
 
+// Whether nobody is given the token: the node went away, and another may answer in its place.
+let isShut = false;
+
 // Answer to one call. `signal` ends one that lasts; any other has its time.
-async function call(name, { id, query, body, headers = {}, signal } = {}) {
+async function call(name, { id, query, body, headers = {}, signal, anyway } = {}) {
+  if (isShut && !anyway) throw new CallFault(0, { detail: 'the node does not answer' });
   const [method, path] = CALLS[name].split(' ');
   const target = path.replace('{id}', encodeURIComponent(id)) + (query ? `?${new URLSearchParams(query)}` : '');
   const asked = { ...headers };
-  if (token) asked.Authorization = `Bearer ${token}`;
+  if (token && name !== 'version') asked.Authorization = `Bearer ${token}`;
   if (body !== undefined) asked['Content-Type'] = 'application/json';
   const late = new AbortController();
   const timer = signal ? null : setTimeout(() => late.abort(), ANSWER_MS);

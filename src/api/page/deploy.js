@@ -1,12 +1,20 @@
 // Deploys a pasted body: first what would happen, then, for this very text, the deploy.
 let checkedBody = null;
+let checkedKey = null;
+// Tag of what is changed, as it was when its body was shown or the change looked at: another change that
+// comes between is not undone.
+let base = null;
+let checkedTag = null;
 const EXAMPLE = '{\n  "name": "web",\n  "image": "nginx:latest",\n  "exposed_ports": [{"container": 80}]\n}\n';
 
 async function openDeploy(container) {
+  base = null;
   let body = '';
   if (container) {
-    const now = await heard(ask('show', { id: container.id }));
-    if (!now) return;
+    const shown = await heard(call('show', { id: container.id }));
+    if (!shown) { tell(lastFault); return; }
+    const now = shown.json;
+    base = { name: now.name, tag: shown.etag };
     body = `${JSON.stringify(now.spec, null, 2)}\n`;
     if (!('name' in now.spec)) body = `${JSON.stringify({ name: now.name, ...now.spec }, null, 2)}\n`;
   }
@@ -36,6 +44,8 @@ async function checkDeploy() {
     $('deploy-result').replaceChildren(...plannedItems(planned, now?.json));
     if ($('deploy-body').value === body) {
       checkedBody = body;
+      checkedKey = once();
+      checkedTag = base?.name === planned.container.name ? base.tag : now?.etag;
       $('deploy-go').disabled = !planned.changed;
       show($('deploy-hint'), false);
     }
@@ -76,7 +86,7 @@ async function goDeploy() {
   if (body !== checkedBody) return;
   $('deploy-go').disabled = true;
   try {
-    const made = await ask('deploy', { body, headers: once() });
+    const made = await ask('deploy', { body, headers: { ...checkedKey, ...(checkedTag ? { 'If-Match': checkedTag } : {}) } });
     $('deploy').close();
     tell(`${clean(made.name)} is stored, as generation ${made.generation}.`);
     take(made);

@@ -4,6 +4,7 @@ let openId = null;
 let openTab = 'logs';
 let endTab = () => {};
 let opener = null;
+let shownStage = '';
 
 const detailWork = repeated(async () => {
   if (!openId || document.hidden) return 60_000;
@@ -72,7 +73,12 @@ function showDetail() {
     : may('stop') ? '' : `Your role, ${role()}, may look and not order: stop, start, restart, roll back and change need deploy.`;
   put($('detail-role'), said);
   show($('detail-role'), said !== '');
-  if (openTab === 'body') showBody();
+  const stage = `${container.generation} ${container.status} ${container.reason}`;
+  if (stage !== shownStage) {
+    shownStage = stage;
+    if (openTab === 'body') showBody();
+    if (openTab === 'history') showHistory();
+  }
 }
 
 function detailUsage() {
@@ -125,12 +131,6 @@ function selectTab(name) {
   panel.replaceChildren();
   putClass(panel, name === 'logs' ? 'fill' : '');
   ({ logs: showLogs, events: showDetailEvents, history: showHistory, why: showWhy, body: showBody })[name]();
-}
-
-// Shows anew what a change may have changed: after an order, or another deploy.
-function detailAgain() {
-  detailSoon();
-  if (openTab === 'history') setTimeout(() => openTab === 'history' && showHistory(), 400);
 }
 
 function showLogs() {

@@ -77,7 +77,7 @@ function eventLine(event, isLinked) {
   const fact = ([key, given]) => (key.endsWith('_ms') ? `${spaced(key.slice(0, -3))} ${given} ms` : `${spaced(key)} ${typeof given === 'string' ? given : JSON.stringify(given)}`);
   const facts = Object.entries(event).filter(isTold).map(fact);
   return make(event.is_error ? 'li.is-error' : 'li', {}, event.time ? when(event.time, clock(event.time)) : null,
-    make('span.kind', {}, clean(spaced(event.kind), 60)), name ? ' · ' : null, open, event.code ? make('b', {}, ` ${clean(event.code, 60)}`) : null,
+    make('span.kind', {}, clean(spaced(event.kind), 60)), open ? ' · ' : null, open, event.code ? make('b', {}, ` ${clean(event.code, 60)}`) : null,
     event.message ? make('div.any', {}, any(clean(event.message, 400))) : null, facts.length ? make('div.quiet', {}, any(clean(facts.join(', '), 300))) : null);
 }
 
@@ -111,6 +111,7 @@ function followLogs(id, box, stream) {
     if (time === last && seen.has(key) && isAgain) return;
     if (time !== last) { if (!(isAgain && time < last)) seen = new Set(); last = time; }
     seen.add(key);
+    said = '';
     write(make(`div.${of === 'stderr' ? 'stderr' : 'stdout'}`, {}, when(time, clock(time)), ' ', of === 'stderr' ? 'err ' : '', clean(line)));
   };
   let isAgain = false;
@@ -121,7 +122,7 @@ function followLogs(id, box, stream) {
       try {
         const query = { follow: true, ...(last ? { since: last, tail: 'all' } : { tail: 300 }), ...(stream ? { stream } : {}) };
         const answer = await call('logs', { id, query, headers: { Accept: 'application/x-ndjson' }, signal: cut.signal });
-        for await (const lines of linesOf(answer, () => { said = ''; })) lines.forEach(takeLine);
+        for await (const lines of linesOf(answer)) lines.forEach(takeLine);
         note('— it prints nothing more: it is at rest —');
       } catch (fault) {
         if (cut.signal.aborted) return;

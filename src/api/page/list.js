@@ -35,11 +35,16 @@ async function lookAgain(id) {
 function takeList(answer) {
   if (!answer) return;
   listed = performance.now();
+  state.heardAt.list = now();
+  const isFirst = !state.hasList;
   state.hasList = true;
   const seen = new Set(answer.containers.map((container) => container.id));
   answer.containers.forEach(take);
   [...state.containers.keys()].filter((id) => !seen.has(id)).forEach(remove);
   changed();
+  // An address that names a container shows it.
+  const named = location.hash.slice(1);
+  if (isFirst && state.containers.has(named)) openDetail(named);
 }
 
 function take(container) {

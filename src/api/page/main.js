@@ -1,15 +1,20 @@
 // The page as a whole: who looks at it, and what is asked when.
 const state = {
   me: null, opened: 0, health: null, capacity: null, plan: null, explained: null, hasList: false,
-  containers: new Map(), rows: new Map(), usage: new Map(), remedies: new Map(), events: [],
+  heardAt: {}, containers: new Map(), rows: new Map(), usage: new Map(), remedies: new Map(), events: [],
 };
+const LONG_MS = 60_000;
+const OLD_MS = 40_000;
 let awaySince = null;
+let lastGood = now();
+let lastFault = '';
+let seenSince = now();
 
 // The answer of a call, or null with what has to be said of it.
 async function heard(promise) {
   try {
     const answer = await promise;
-    heardAnswer();
+    lastGood = now();
     return answer;
   } catch (fault) {
     heardFault(fault);
@@ -17,20 +22,67 @@ async function heard(promise) {
   }
 }
 
-function heardAnswer() {
-  if (awaySince === null) return;
-  awaySince = null;
-  show($('stale'), false);
-  listWork.soon();
-  nodeWork.soon();
-}
-
 function heardFault(fault) {
   if (fault.status === 401) { leave(fault.message); return; }
-  if (!fault.isAway) { if (fault.status === undefined) console.error(fault); return; }
-  awaySince ??= now();
-  put($('stale'), `The node has not answered since ${clock(awaySince)} UTC. What stands here is as it was then.`);
-  show($('stale'), true);
+  if (fault.status === undefined) { console.error(fault); return; }
+  lastFault = faultText(fault);
+  if (fault.isAway && state.me && !isShut) waitForNode();
+}
+
+// Nobody is given the token until the node answers again, after a while only by a word of the reader;
+// and where another node answers, this one's page ends.
+async function waitForNode() {
+  isShut = true;
+  awaySince = lastGood;
+  judgeAge();
+  for (;;) {
+    await pause(1500);
+    try {
+      await call('version', { anyway: true });
+      if (now() - awaySince > LONG_MS) await wordOfReader();
+      const me = await ask('whoami', { anyway: true });
+      if (me.node !== state.me.node) { leave(`the node ${me.node} answers here now, and this was the page of ${state.me.node}`); return; }
+      if (me.version !== state.me.version) { location.reload(); return; }
+      state.me = me;
+      break;
+    } catch (fault) {
+      if (fault.status === 401) { leave(fault.message); return; }
+    }
+  }
+  isShut = false;
+  awaySince = null;
+  lastGood = now();
+  seenSince = now();
+  judgeAge();
+  for (const work of [listWork, nodeWork, usageWork, detailWork]) work.soon();
+}
+
+function wordOfReader() {
+  put($('stale-text'), `Something answers at ${location.host} again. Is it ${state.me.node}?`);
+  show($('stale-go'), true);
+  return new Promise((resolve) => {
+    $('stale-go').onclick = () => { show($('stale-go'), false); resolve(); };
+  });
+}
+
+// Says of what stands here how old it is, where that is too old.
+function judgeAge() {
+  place();
+  const oldest = Math.min(state.heardAt.health ?? state.opened, state.heardAt.list ?? state.opened);
+  const isOld = !document.hidden && now() - Math.max(oldest, seenSince) > OLD_MS;
+  const isStale = state.me !== null && (awaySince !== null || isOld);
+  show($('stale'), isStale);
+  if (!isStale || !$('stale-go').hidden) return;
+  put($('stale-text'), awaySince !== null ? `The node has not answered since ${clock(awaySince)} UTC. What stands here is as it was then.`
+    : `What stands here is of ${clock(oldest)} UTC: the node answers, and not as it should (${lastFault}).`);
+}
+
+// What is said stands in the uppermost dialog: all beneath it is out of reach.
+function place() {
+  const top = ['question', 'deploy', 'detail'].map($).find((dialog) => dialog.open);
+  const home = top || document.body;
+  if ($('told').parentElement !== home) home.append($('told'));
+  if ($('stale').parentElement !== home) home.prepend($('stale'));
 }
 
 // Ends it: the token is forgotten, and so is all that was shown.
@@ -40,19 +92,28 @@ function leave(why) {
   location.replace(location.pathname);
 }
 
+let isEntering = false;
 async function enter() {
+  if (isEntering || state.me) return;
+  isEntering = true;
   try {
     state.me = await ask('whoami');
+    lastGood = now();
   } catch (fault) {
     // Over TLS a certificate may speak for the caller; without one, it is asked for its token.
     const isAsked = token !== null || fault.status !== 401;
-    keepToken(null);
+    // A node that is busy, or starts, is no reason to have the token fetched again.
+    if (fault.status === 401) keepToken(null);
     showDoor(isAsked ? faultText(fault) : '');
+    if (fault.status !== 401) setTimeout(() => { if (!state.me && token !== null) enter(); }, 3000);
     return;
+  } finally {
+    isEntering = false;
   }
   show($('door'), false);
   show($('whole'), true);
   state.opened = now() - 2000;
+  seenSince = now();
   $('deploy-open').disabled = !may('deploy');
   if (!may('deploy')) putAttribute($('deploy-open'), 'title', `Your role, ${role()}, may not deploy`);
   for (const work of [listWork, nodeWork, usageWork, detailWork]) work.soon();
@@ -92,9 +153,11 @@ function wire() {
   for (const name of ['detail', 'deploy']) $(`${name}-close`).addEventListener('click', () => $(name).close());
   $('detail').addEventListener('close', detailClosed);
   document.addEventListener('visibilitychange', () => {
+    seenSince = now();
     if (!document.hidden && state.me) [listWork, nodeWork, usageWork, detailWork].forEach((work) => work.soon());
   });
-  setInterval(() => put($('clock'), `${clock(now())} UTC`), 1000);
+  setInterval(() => { put($('clock'), `${clock(now())} UTC`); judgeAge(); }, 1000);
+  for (const name of ['detail', 'deploy', 'question']) $(name).addEventListener('close', place);
   makeTabs();
 }
 

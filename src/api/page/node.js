@@ -5,6 +5,7 @@ const nodeWork = repeated(async () => {
   if (document.hidden) return 30_000;
   const [health, capacity, plan] = await Promise.all(['health', 'capacity', 'plan'].map((name) => heard(ask(name))));
   Object.assign(state, { health: health || state.health, capacity: capacity || state.capacity, plan: plan || state.plan });
+  if (health) state.heardAt.health = now();
   showNode();
   return 10_000;
 });
@@ -45,10 +46,10 @@ function showWrong() {
   const wrong = wrongOnes();
   const isBad = alarms.some((alarm) => alarm.health === 'unhealthy') || wrong.some((one) => tone.of(one) === 'bad');
   const isWrong = wrong.length + alarms.length > 0;
-  putClass($('wrong'), isBad ? 'bad' : isWrong ? 'warn' : 'good');
+  putClass($('wrong'), isBad ? 'bad' : isWrong || health.status !== 'healthy' ? 'warn' : 'good');
   const counted = [wrong.length && many(wrong.length, 'container'), alarms.length && many(alarms.length, 'alarm')].filter(Boolean);
   const runs = many(health.resources.container_count, 'container runs', 'containers run');
-  const title = isWrong ? `Wrong: ${counted.join(', ')}` : health.status === 'healthy' ? `Nothing is wrong; ${runs}` : `The node is ${health.status}; ${runs}`;
+  const title = isWrong ? `Wrong: ${counted.join(', ')}` : health.status === 'healthy' ? `Nothing is wrong; ${runs}` : `The node is ${health.status}: ${many(health.unsettled, 'container is', 'containers are')} on the way, or not shown to you; ${runs}`;
   put($('wrong-title'), title);
   document.title = `${isWrong ? `✖ ${wrong.length + alarms.length} wrong` : health.status} · ${state.me.node || location.host}`;
   const shown = wrong.slice(0, WRONG_MAX);

@@ -20,20 +20,23 @@ function question({ title, text, yes, danger, does }) {
   $('question-yes').disabled = false;
   return new Promise((resolve) => {
     let done = false;
+    const sent = (is) => { $('question-no').disabled = is; $('question-yes').disabled = is; dialog.oncancel = (event) => { if (is) event.preventDefault(); }; };
+    sent(false);
     $('question-no').onclick = () => dialog.close();
     dialog.onclose = () => resolve(done);
     $('question-yes').onclick = async () => {
-      $('question-yes').disabled = true;
+      sent(true);
       show(fault, false);
       try {
         await does();
+        sent(false);
         done = true;
         dialog.close();
       } catch (error) {
         heardFault(error);
         put(fault, faultText(error));
         show(fault, true);
-        $('question-yes').disabled = false;
+        sent(false);
       }
     };
     dialog.showModal();
@@ -77,17 +80,18 @@ async function rollBack(id, generation) {
   const now = await call('show', { id }).catch((fault) => { heardFault(fault); tell(faultText(fault)); });
   if (!now) return;
   const to = generation === undefined ? 'the last generation that was good' : `generation ${generation}`;
+  const key = once();
   await question({
     title: `Roll back ${clean(now.json.name)}?`,
     text: `It runs generation ${now.json.generation} now, and goes back to ${to}. The body of that becomes a generation of its own; values and image are those of then.`,
     yes: 'Roll back', danger: true,
     does: async () => {
       const query = generation === undefined ? {} : { generation };
-      const back = await ask('rollback', { id, query, headers: { ...once(), 'If-Match': now.etag } });
+      const back = await ask('rollback', { id, query, headers: { ...key, 'If-Match': now.etag } });
       tell(`${clean(back.name)} goes back, as generation ${back.generation}.`);
       dirty.add(id);
       listWork.soon();
-      detailAgain();
+      detailSoon();
     },
   });
 }

@@ -137,6 +137,10 @@ async fn every_call_of_the_page_is_a_route_and_needs_the_role_that_the_page_says
             let (key, role) = pair.split_once(':')?;
             (key.trim() == name).then(|| role.trim().trim_matches('\''))
         });
+        if name == "version" {
+            assert_eq!(right, Right::Open, "{target}");
+            continue;
+        }
         let said = said.unwrap_or("read");
         let role = Role::ALL
             .into_iter()
