@@ -45,6 +45,7 @@ mod capacity;
 mod chronicle;
 mod clients;
 mod containers;
+mod document;
 pub(crate) mod error;
 mod events;
 mod exec;
@@ -55,8 +56,12 @@ mod health;
 mod idempotency;
 mod json;
 pub(crate) mod listener;
+mod listing;
 mod logs;
 mod metrics;
+mod openapi;
+mod operation;
+mod operations;
 mod origin;
 mod outcome;
 mod page;
@@ -81,7 +86,9 @@ pub(crate) use files::NodeFiles;
 #[cfg(any(test, fuzzing))]
 pub(crate) use json::parse as parse_body;
 pub(crate) use origin::OwnNames;
-use rights::{EVENTS_PATH, LOGS_PATH, METRICS_PATH, NODE_STATS_PATH, STATS_PATH, WHOAMI_PATH};
+use rights::{
+    DOCUMENT_PATH, EVENTS_PATH, LOGS_PATH, METRICS_PATH, NODE_STATS_PATH, STATS_PATH, WHOAMI_PATH,
+};
 
 /// The agent, as the API needs it.
 ///
@@ -267,6 +274,7 @@ pub(crate) fn router<N: NodeApi>(
             LOGS_PATH => route.with(followers.clone()),
             EVENTS_PATH => route.with(readers.clone()),
             STATS_PATH | NODE_STATS_PATH => route.with(watchers.clone()),
+            DOCUMENT_PATH => route.with(document::ApiDocument(openapi::text::<N>())),
             METRICS_PATH => route.with(metrics.clone()?),
             WHOAMI_PATH => route.with(hosts.clone()),
             _ => route,

@@ -20,7 +20,7 @@ use super::containers::find_managed;
 use super::error::Problem;
 use super::listener::Pace;
 use super::query::{Named, Parameters, RawQuery};
-use super::{NodeApi, Refusal};
+use super::{NodeApi, Refusal, operations};
 use crate::archive::{
     ArchiveDownload, ArchiveFault, ArchiveRefusal, ArchiveSender, ArchiveUpload, ArchivedAmount,
 };
@@ -118,7 +118,7 @@ pub(super) async fn write<N: NodeApi>(
 }
 
 fn path(query: RawQuery) -> Result<String, Problem> {
-    let parameters = Parameters::of(query, &["path"])?;
+    let parameters = Parameters::of(query, &operations::READ_FILES)?;
     let none =
         || Problem::Request("path= is missing: an absolute path in the container".to_owned());
     parameters.text("path").map(str::to_owned).ok_or_else(none)

@@ -7,15 +7,15 @@ use axum::extract::State;
 use serde_json::{Value, json};
 use state::capacity::CapacityReport;
 
-use super::NodeApi;
 use super::error::Problem;
 use super::query::{Parameters, RawQuery};
+use super::{NodeApi, operations};
 
 pub(super) async fn get<N: NodeApi>(
     State(node): State<Arc<N>>,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
-    Parameters::of(query, &[])?;
+    Parameters::of(query, &operations::CAPACITY)?;
     let view = node.capacity();
     let report = CapacityReport::of(view.capacity, view.reserved);
     let mut shown = json!(report);

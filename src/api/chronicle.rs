@@ -19,7 +19,7 @@ use super::error::Problem;
 use super::idempotency::{self, fingerprint};
 use super::push_set::tags;
 use super::query::{Named, Parameters, RawQuery};
-use super::{NodeApi, wire};
+use super::{NodeApi, operations, wire};
 use crate::view::{ManagedView, Naming};
 
 pub(super) async fn history<N: NodeApi>(
@@ -28,7 +28,7 @@ pub(super) async fn history<N: NodeApi>(
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
-    Parameters::of(query, &[])?;
+    Parameters::of(query, &operations::HISTORY)?;
     let id = find_managed(&*node, &access, &name, Naming::Loose)?;
     let view = node.chronicle(id).await?;
     let record = &view.container.record;
@@ -120,12 +120,9 @@ pub(super) async fn rollback<N: NodeApi>(
     query: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let parameters = Parameters::of(query, &["generation", "wait", "timeout"])?;
+    let parameters = Parameters::of(query, &operations::ROLLBACK)?;
     let generation: Option<u64> = parameters.parsed("generation", "a number")?;
-    let (wait, timeout) = (
-        wait_for_one(&parameters, &["running", "ready"])?,
-        parameters.timeout()?,
-    );
+    let (wait, timeout) = (wait_for_one(&parameters)?, parameters.timeout()?);
     let if_match = tags(&headers, &header::IF_MATCH, false)?;
     let key = idempotency::key(&access, &headers)?;
     let id = find_managed(&*node, &access, &name, Naming::Exact)?;

@@ -13,17 +13,17 @@ use state::desired::answer::{Answer, Outcome};
 use state::desired::{Record, RunState};
 use state::id::ContainerId;
 use state::ownership::Order;
-use state::status::Status;
 use state::store::Idempotent;
 
 use super::access::Access;
 use super::body;
 use super::error::Problem;
 use super::idempotency::{self, fingerprint};
+use super::operation::Operation;
 use super::outcome::{Awaited, is_applied};
 use super::push_set::expected;
 use super::query::{Named, Parameters, RawQuery};
-use super::{NodeApi, Refusal, wire};
+use super::{NodeApi, Refusal, operations, wire};
 use crate::view::{ContainerView, DeployedView, ManagedView, Naming};
 
 pub(super) async fn deploy<N: NodeApi>(
@@ -33,9 +33,9 @@ pub(super) async fn deploy<N: NodeApi>(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let parameters = Parameters::of(query, &["wait", "timeout", "dry_run"])?;
+    let parameters = Parameters::of(query, &operations::DEPLOY)?;
     let (dry_run, timeout) = (parameters.flag("dry_run")?, parameters.timeout()?);
-    let wait = wait_for_one(&parameters, &["running", "ready"])?;
+    let wait = wait_for_one(&parameters)?;
     let expected = expected(&headers)?;
     let key = idempotency::key(&access, &headers)?;
     let key = key.filter(|_| !dry_run);
@@ -116,44 +116,15 @@ pub(super) async fn replay<N: NodeApi>(
     Ok(Json(shown).into_response())
 }
 
-pub(super) async fn list<N: NodeApi>(
-    State(node): State<Arc<N>>,
-    access: Access,
-    query: RawQuery,
-) -> Result<Json<Value>, Problem> {
-    let parameters = Parameters::of(query, &["status", "label", "owner"])?;
-    parameters.word("status", &Status::ALL.map(Status::as_str))?;
-    parameters.word("owner", &["push", "chas", "unmanaged"])?;
-    let views = node.containers();
-    let shown: Vec<_> = views
-        .iter()
-        .filter(|view| access.sees(view) && fits(view, &parameters))
-        .map(wire::short)
-        .collect();
-    Ok(Json(json!({"containers": shown})))
-}
-
-/// Whether a container matches the filters of a listing.
-fn fits(view: &ContainerView, parameters: &Parameters) -> bool {
-    let has = |key: &str, word: &str| parameters.text(key).is_none_or(|wanted| wanted == word);
-    let has_label = |wanted: &str| match wanted.split_once('=') {
-        Some((key, value)) => view.label(key) == Some(value),
-        None => view.label(wanted).is_some(),
-    };
-    has("status", view.status().as_str())
-        && has("owner", view.owner())
-        && parameters.text("label").is_none_or(has_label)
-}
-
 pub(super) async fn get<N: NodeApi>(
     State(node): State<Arc<N>>,
     access: Access,
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    let parameters = Parameters::of(query, &["wait", "generation", "timeout", "reveal"])?;
+    let parameters = Parameters::of(query, &operations::GET)?;
     let reveals = access.reveals(&parameters)?;
-    let (wait, timeout) = (wait_for(&parameters, "applied")?, parameters.timeout()?);
+    let (wait, timeout) = (wait_for(&parameters)?, parameters.timeout()?);
     let generation: Option<u64> = parameters.parsed("generation", "a number")?;
     let found = access.find(&*node, &name, Naming::Loose)?;
     let ContainerView::Managed(found) = found else {
@@ -189,8 +160,8 @@ pub(super) async fn remove<N: NodeApi>(
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    let parameters = Parameters::of(query, &["wait", "timeout"])?;
-    let (wait, timeout) = (wait_for(&parameters, "removed")?, parameters.timeout()?);
+    let parameters = Parameters::of(query, &operations::REMOVE)?;
+    let (wait, timeout) = (wait_for(&parameters)?, parameters.timeout()?);
     let id = find_managed(&*node, &access, &name, Naming::Exact)?;
     node.order(id, Order::Remove).await?;
     if !wait {
@@ -208,7 +179,14 @@ pub(super) async fn stop<N: NodeApi>(
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    order(&*node, &access, &name, query, (Order::Stop, &["stopped"])).await
+    order(
+        &*node,
+        &access,
+        &name,
+        query,
+        (Order::Stop, &operations::STOP),
+    )
+    .await
 }
 
 pub(super) async fn start<N: NodeApi>(
@@ -222,7 +200,7 @@ pub(super) async fn start<N: NodeApi>(
         &access,
         &name,
         query,
-        (Order::Start, &["running", "ready"]),
+        (Order::Start, &operations::START),
     )
     .await
 }
@@ -238,7 +216,7 @@ pub(super) async fn restart<N: NodeApi>(
         &access,
         &name,
         query,
-        (Order::Restart, &["running", "ready"]),
+        (Order::Restart, &operations::RESTART),
     )
     .await
 }
@@ -251,8 +229,8 @@ pub(super) async fn ask_tag<N: NodeApi>(
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    let parameters = Parameters::of(query, &["wait", "timeout"])?;
-    let (wait, timeout) = (wait_for(&parameters, "checked")?, parameters.timeout()?);
+    let parameters = Parameters::of(query, &operations::ASK_TAG)?;
+    let (wait, timeout) = (wait_for(&parameters)?, parameters.timeout()?);
     let id = find_managed(&*node, &access, &name, Naming::Exact)?;
     node.ask_tag(id).await?;
     if !wait {
@@ -271,16 +249,16 @@ pub(super) async fn ask_tag<N: NodeApi>(
     Ok(Json(wire::full(&view.ok_or_else(|| gone(id))?)).into_response())
 }
 
-/// Gives an order; `outcomes` are what a caller may wait for.
+/// Gives an order.
 async fn order<N: NodeApi>(
     node: &N,
     access: &Access,
     name: &str,
     query: RawQuery,
-    (order, outcomes): (Order, &[&str]),
+    (order, operation): (Order, &'static Operation),
 ) -> Result<Response, Problem> {
-    let parameters = Parameters::of(query, &["wait", "timeout"])?;
-    let wait = wait_for_one(&parameters, outcomes)?;
+    let parameters = Parameters::of(query, operation)?;
+    let wait = wait_for_one(&parameters)?;
     let timeout = parameters.timeout()?;
     let id = find_managed(node, access, name, Naming::Exact)?;
     node.order(id, order).await?;
@@ -317,28 +295,24 @@ pub(super) fn gone(id: ContainerId) -> Problem {
     Problem::Refused(Refusal::NotFound(format!("container {id} was removed")))
 }
 
-fn wait_for(parameters: &Parameters, what: &str) -> Result<bool, Problem> {
-    Ok(wait_for_one(parameters, &[what])?.is_some())
+fn wait_for(parameters: &Parameters) -> Result<bool, Problem> {
+    Ok(wait_for_one(parameters)?.is_some())
 }
 
-/// The one of some outcomes that a caller waits for.
-pub(super) fn wait_for_one<'a>(
-    parameters: &Parameters,
-    outcomes: &[&'a str],
-) -> Result<Option<&'a str>, Problem> {
+/// The outcome that a caller waits for.
+pub(super) fn wait_for_one(parameters: &Parameters) -> Result<Option<&str>, Problem> {
     let Some(wanted) = parameters.text("wait") else {
         return Ok(None);
     };
-    let known = outcomes.iter().find(|outcome| **outcome == wanted);
-    known.copied().map(Some).ok_or_else(|| {
-        let (known, verb) = (
-            outcomes.join(" and wait="),
-            ["is", "are"][usize::from(outcomes.len() > 1)],
-        );
-        Problem::Request(format!(
-            "wait={wanted} is not known here; wait={known} {verb}"
-        ))
-    })
+    let outcomes = parameters.known("wait");
+    if outcomes.contains(&wanted) {
+        return Ok(Some(wanted));
+    }
+    let verb = ["is", "are"][usize::from(outcomes.len() > 1)];
+    let known = outcomes.join(" and wait=");
+    Err(Problem::Request(format!(
+        "wait={wanted} is not known here; wait={known} {verb}"
+    )))
 }
 
 /// Waits until `look` decides on a container, or `timeout` has passed; looks after each change.

@@ -15,6 +15,10 @@ use state::text::shown;
 use super::Refusal;
 use crate::view::FindError;
 
+mod kind;
+
+pub(super) use kind::ProblemKind;
+
 /// Characters of a problem's detail, in which all faults of a body stand.
 const DETAIL_CHARS_MAX: usize = 64 << 10;
 
@@ -99,97 +103,50 @@ impl From<FindError> for Problem {
 }
 
 impl Problem {
-    fn status(&self) -> StatusCode {
+    fn kind(&self) -> ProblemKind {
         match self {
-            Self::Request(_) => StatusCode::BAD_REQUEST,
-            Self::Unauthorized(_) => StatusCode::UNAUTHORIZED,
-            Self::Misdirected(_) => StatusCode::MISDIRECTED_REQUEST,
-            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::Slow => StatusCode::REQUEST_TIMEOUT,
-            Self::MediaType(_) | Self::ArchiveType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Expectation => StatusCode::EXPECTATION_FAILED,
-            Self::Refused(Refusal::Unmatched(_)) => StatusCode::PRECONDITION_FAILED,
-            // As the IETF's draft-ietf-httpapi-idempotency-key-header has it.
-            Self::Refused(Refusal::Reused(_) | Refusal::Invalid(_))
-            | Self::Invalid(_)
-            | Self::Failed(..) => StatusCode::UNPROCESSABLE_ENTITY,
-            Self::Timeout(_) | Self::Unfinished(Unfinished::TimedOut, ..) => {
-                StatusCode::GATEWAY_TIMEOUT
-            }
-            Self::Unfinished(Unfinished::ContainerEnded, ..) => StatusCode::CONFLICT,
-            Self::Unfinished(Unfinished::Lost, ..) => StatusCode::SERVICE_UNAVAILABLE,
-            Self::Busy(_) | Self::Guessed(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Refused(Refusal::Conflict(_) | Refusal::Unconfirmed(..)) => StatusCode::CONFLICT,
-            Self::Page(_) | Self::Role(_) | Self::Scope(_) | Self::Refused(Refusal::Denied(_)) => {
-                StatusCode::FORBIDDEN
-            }
-            Self::Refused(Refusal::NotFound(_)) => StatusCode::NOT_FOUND,
-            Self::Refused(Refusal::Full(_)) => StatusCode::INSUFFICIENT_STORAGE,
-            Self::Refused(Refusal::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Request(_) => ProblemKind::InvalidRequest,
+            Self::Unauthorized(_) => ProblemKind::Unauthorized,
+            Self::Guessed(_) => ProblemKind::TooManyGuesses,
+            Self::Misdirected(_) => ProblemKind::UnknownHost,
+            Self::Page(_) => ProblemKind::BrowserRequest,
+            Self::Role(_) => ProblemKind::RoleTooLow,
+            Self::Scope(_) => ProblemKind::NameOutOfScope,
+            Self::TooLarge => ProblemKind::BodyTooLarge,
+            Self::Slow => ProblemKind::BodyTooSlow,
+            Self::MediaType(_) | Self::ArchiveType(_) => ProblemKind::UnsupportedMediaType,
+            Self::Expectation => ProblemKind::ExpectationFailed,
+            Self::Invalid(_) | Self::Refused(Refusal::Invalid(_)) => ProblemKind::InvalidSpec,
+            Self::Failed(..) => ProblemKind::ContainerFailed,
+            Self::Timeout(_) => ProblemKind::WaitTimedOut,
+            Self::Unfinished(Unfinished::TimedOut, ..) => ProblemKind::ExecTimedOut,
+            Self::Unfinished(Unfinished::ContainerEnded, ..) => ProblemKind::ContainerEnded,
+            Self::Unfinished(Unfinished::Lost, ..) => ProblemKind::ExecLost,
+            Self::Busy(_) => ProblemKind::TooManyRequests,
+            Self::Refused(Refusal::Conflict(_)) => ProblemKind::Conflict,
+            Self::Refused(Refusal::Unconfirmed(..)) => ProblemKind::Unconfirmed,
+            Self::Refused(Refusal::Unmatched(_)) => ProblemKind::ChangedMeanwhile,
+            Self::Refused(Refusal::Denied(_)) => ProblemKind::PolicyDenied,
+            Self::Refused(Refusal::NotFound(_)) => ProblemKind::NotFound,
+            Self::Refused(Refusal::Reused(_)) => ProblemKind::IdempotencyKeyReused,
+            Self::Refused(Refusal::Full(_)) => ProblemKind::NodeFull,
+            Self::Refused(Refusal::Unavailable(_)) => ProblemKind::Unavailable,
         }
     }
 
     /// The word by which programs tell problems apart; it never changes its meaning.
     fn code(&self) -> &'static str {
-        match self {
-            Self::Request(_) => "InvalidRequest",
-            Self::Unauthorized(_) => "Unauthorized",
-            Self::Guessed(_) => "TooManyGuesses",
-            Self::Misdirected(_) => "UnknownHost",
-            Self::Page(_) => "BrowserRequest",
-            Self::Role(_) => "RoleTooLow",
-            Self::Scope(_) => "NameOutOfScope",
-            Self::TooLarge => "BodyTooLarge",
-            Self::Slow => "BodyTooSlow",
-            Self::MediaType(_) | Self::ArchiveType(_) => "UnsupportedMediaType",
-            Self::Expectation => "ExpectationFailed",
-            Self::Invalid(_) | Self::Refused(Refusal::Invalid(_)) => "InvalidSpec",
-            Self::Failed(reason, _) => reason.as_str(),
-            Self::Timeout(_) => "WaitTimedOut",
-            Self::Unfinished(Unfinished::TimedOut, ..) => "ExecTimedOut",
-            Self::Unfinished(Unfinished::ContainerEnded, ..) => "ContainerEnded",
-            Self::Unfinished(Unfinished::Lost, ..) => "ExecLost",
-            Self::Busy(_) => "TooManyRequests",
-            Self::Refused(Refusal::Conflict(_)) => "Conflict",
-            Self::Refused(Refusal::Unconfirmed(..)) => "Unconfirmed",
-            Self::Refused(Refusal::Unmatched(_)) => "ChangedMeanwhile",
-            Self::Refused(Refusal::Denied(_)) => Reason::PolicyDenied.as_str(),
-            Self::Refused(Refusal::NotFound(_)) => "NotFound",
-            Self::Refused(Refusal::Reused(_)) => "IdempotencyKeyReused",
-            Self::Refused(Refusal::Full(_)) => "NodeFull",
-            Self::Refused(Refusal::Unavailable(_)) => "Unavailable",
+        if let Self::Failed(reason, _) = self {
+            return reason.as_str();
         }
+        self.kind().code()
     }
 
     fn title(&self) -> &'static str {
-        match self {
-            Self::Request(_) => "invalid request",
-            Self::Unauthorized(_) => "credentials required",
-            Self::Guessed(_) => "too many wrong tokens",
-            Self::Misdirected(_) => "meant for another host",
-            Self::Page(_) => "request of a web page",
-            Self::Role(_) => "role too low",
-            Self::Scope(_) => "not a container of this caller's",
-            Self::TooLarge => "request body too large",
-            Self::Slow => "request body too slow",
-            Self::MediaType(_) | Self::ArchiveType(_) => "request body of another type",
-            Self::Expectation => "expectation failed",
-            Self::Refused(Refusal::Unmatched(_)) => "changed meanwhile",
-            Self::Invalid(_) | Self::Refused(Refusal::Invalid(_)) => {
-                "invalid container specification"
-            }
-            Self::Failed(reason, _) => reason.meaning(),
-            Self::Timeout(_) => "timed out; the work goes on",
-            Self::Unfinished(..) => "the program did not come to its end",
-            Self::Busy(_) => "too many concurrent requests",
-            Self::Refused(Refusal::Conflict(_)) => "conflicts with existing state",
-            Self::Refused(Refusal::Unconfirmed(..)) => "to be confirmed",
-            Self::Refused(Refusal::Denied(_)) => "denied by the node's policy",
-            Self::Refused(Refusal::NotFound(_)) => "no such container",
-            Self::Refused(Refusal::Reused(_)) => "Idempotency-Key already used",
-            Self::Refused(Refusal::Full(_)) => "node capacity exceeded",
-            Self::Refused(Refusal::Unavailable(_)) => "temporarily unavailable",
+        if let Self::Failed(reason, _) = self {
+            return reason.meaning();
         }
+        self.kind().title()
     }
 
     fn detail(&self) -> String {
@@ -232,7 +189,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let status = self.status();
+        let status = self.kind().status();
         let mut body = json!({"type": "about:blank", "title": self.title(), "status": status.as_u16(), "code": self.code(), "detail": self.detail()});
         match &self {
             Self::Invalid(errors) => body["errors"] = json!(errors),
@@ -303,27 +260,26 @@ fn problem(status: StatusCode, mut body: Value) -> Response {
         .into_response()
 }
 
-fn plain(status: StatusCode, code: &'static str, detail: &str) -> Response {
+fn plain(kind: ProblemKind, detail: &str) -> Response {
+    let status = kind.status();
     let mut response = problem(
         status,
-        json!({"type": "about:blank", "title": status.canonical_reason(), "status": status.as_u16(), "code": code, "detail": detail}),
+        json!({"type": "about:blank", "title": kind.title(), "status": status.as_u16(), "code": kind.code(), "detail": detail}),
     );
-    response.extensions_mut().insert(ProblemCode(code));
+    response.extensions_mut().insert(ProblemCode(kind.code()));
     response
 }
 
 pub(super) async fn no_such_path(uri: Uri) -> Response {
     plain(
-        StatusCode::NOT_FOUND,
-        "NoSuchPath",
+        ProblemKind::NoSuchPath,
         &format!("no such path: {}", uri.path()),
     )
 }
 
 pub(super) async fn no_such_method(method: Method, uri: Uri) -> Response {
     plain(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "NoSuchMethod",
+        ProblemKind::NoSuchMethod,
         &format!("{} does not take {method}", uri.path()),
     )
 }
@@ -342,8 +298,7 @@ pub(super) fn panicked(panic: Box<dyn Any + Send>) -> axum::http::Response<Body>
         "request handler panicked"
     );
     plain(
-        StatusCode::INTERNAL_SERVER_ERROR,
-        "InternalError",
+        ProblemKind::InternalError,
         "the agent failed unexpectedly; its log says more",
     )
 }

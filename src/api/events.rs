@@ -12,16 +12,15 @@ use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt as _;
 use state::access::NameScope;
-use state::event::TOLD_KINDS;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use super::NodeApi;
 use super::access::Access;
 use super::error::Problem;
 use super::logs::wants_objects;
 use super::query::{Parameters, RawQuery};
 use super::watchers::Watchers;
+use super::{NodeApi, operations};
 use crate::feed::{EventFeed, FeedEvent};
 
 /// Readers at once over the network. One that has nothing to read costs a few kilobytes.
@@ -50,7 +49,7 @@ pub(super) async fn events<N: NodeApi>(
     query: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let parameters = Parameters::of(query, &["after", "container", "kind", "follow"])?;
+    let parameters = Parameters::of(query, &operations::EVENTS)?;
     let follows = parameters.text("follow").is_none() || parameters.flag("follow")?;
     let feed = node.feed();
     let position = position(&parameters, &headers)?;
@@ -99,29 +98,12 @@ fn position(parameters: &Parameters, headers: &HeaderMap) -> Result<Option<u64>,
 }
 
 fn filter(parameters: &Parameters, names: Arc<NameScope>) -> Result<Filter, Problem> {
-    let words = |key| {
-        let text = parameters.text(key)?;
-        Some(
-            text.split(',')
-                .map(ToOwned::to_owned)
-                .collect::<BTreeSet<_>>(),
-        )
-    };
-    let kinds = words("kind");
-    let strange = kinds
-        .iter()
-        .flatten()
-        .find(|kind| !TOLD_KINDS.contains(&kind.as_str()));
-    if let Some(kind) = strange {
-        return Err(Problem::Request(format!(
-            "kind={kind} is not one of {}",
-            TOLD_KINDS.join(", ")
-        )));
-    }
+    let owned = |words: BTreeSet<&str>| words.into_iter().map(ToOwned::to_owned).collect();
+    let containers = parameters.text("container");
     Ok(Filter {
         names,
-        containers: words("container"),
-        kinds,
+        containers: containers.map(|text| owned(text.split(',').collect())),
+        kinds: parameters.words("kind")?.map(owned),
     })
 }
 

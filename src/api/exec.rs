@@ -15,7 +15,7 @@ use super::body;
 use super::containers::find_managed;
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
-use super::{NodeApi, Refusal};
+use super::{NodeApi, Refusal, operations};
 use crate::exec::{ExecOrder, ExecRefusal};
 use crate::view::Naming;
 
@@ -51,7 +51,7 @@ pub(super) async fn run<N: NodeApi>(
     if socket::is_asked(&parts.headers) {
         return socket::run(&*node, access, &name, query, parts).await;
     }
-    Parameters::of(query, &[])?;
+    Parameters::of(query, &operations::EXEC)?;
     let id = find_managed(&*node, &access, &name, Naming::Exact)?;
     let made = body::read(&access, &parts.headers, body, |body| {
         let mut spec = ExecSpec::parse(&body).map_err(Problem::Invalid)?;

@@ -19,7 +19,7 @@ use super::access::Access;
 use super::containers::{find_managed, gone};
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
-use super::{NodeApi, wire};
+use super::{NodeApi, operations, wire};
 use crate::view::{
     AcquaintancesView, ContainerPlanView, DisconnectView, ExplanationView, ManagedView, Naming,
 };
@@ -29,7 +29,7 @@ pub(super) async fn plan<N: NodeApi>(
     access: Access,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
-    Parameters::of(query, &[])?;
+    Parameters::of(query, &operations::PLAN)?;
     let mut plan = node.plan();
     let sees = |plan: &ContainerPlanView| match &plan.name {
         Some(name) => access.names.has(name),
@@ -58,7 +58,7 @@ pub(super) async fn explain<N: NodeApi>(
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
-    Parameters::of(query, &[])?;
+    Parameters::of(query, &operations::EXPLAIN)?;
     let id = find_managed(&*node, &access, &name, Naming::Loose)?;
     let mut explanation = node.explain(id).ok_or_else(|| gone(id))?;
     let AcquaintancesView {

@@ -11,7 +11,7 @@ use state::alarm::Weight;
 use super::access::Access;
 use super::error::Problem;
 use super::query::{Parameters, RawQuery};
-use super::{NodeApi, wire};
+use super::{NodeApi, operations, wire};
 use crate::view::{AlarmView, ConfinementView, HealthView, LinkView, UnsettledView};
 
 pub(super) async fn health<N: NodeApi>(
@@ -19,7 +19,7 @@ pub(super) async fn health<N: NodeApi>(
     access: Access,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
-    Parameters::of(query, &[])?;
+    Parameters::of(query, &operations::HEALTH)?;
     let mut health = node.health();
     if !access.has_all() {
         narrow(&mut health, &access);

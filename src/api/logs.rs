@@ -17,7 +17,7 @@ use super::containers::find_managed;
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
 use super::watchers::Watchers;
-use super::{NodeApi, wire};
+use super::{NodeApi, operations, wire};
 use crate::logs::line::{LogLine, Stream};
 use crate::logs::read::{ReadOptions, read_until};
 use crate::view::Naming;
@@ -46,10 +46,7 @@ pub(super) async fn logs<N: NodeApi>(
     query: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let parameters = Parameters::of(
-        query,
-        &["tail", "since", "until", "follow", "timestamps", "stream"],
-    )?;
+    let parameters = Parameters::of(query, &operations::LOGS)?;
     let options = read_options(&parameters)?;
     let timestamps = parameters.flag("timestamps")?;
     let id = find_managed(&*node, &access, &name, Naming::Loose)?;

@@ -14,11 +14,11 @@ use state::reason::Reason;
 use state::status::Status;
 use tokio::time::Instant;
 
-use super::NodeApi;
 use super::access::Access;
 use super::error::{Problem, ProblemCode};
 use super::listener::connections;
 use super::query::{Parameters, RawQuery};
+use super::{NodeApi, operations};
 use crate::metrics::{ContainerNumbers, Metrics, MetricsFormat, NodeNumbers};
 use crate::monitor::kernel::KernelFacts;
 use crate::monitor::links::Traffic;
@@ -32,7 +32,7 @@ pub(super) async fn metrics<N: NodeApi>(
     headers: HeaderMap,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    Parameters::of(query, &[])?;
+    Parameters::of(query, &operations::METRICS)?;
     let usage = node.usage(None).await;
     let views = node.containers();
     let managed = || views.iter().filter_map(ContainerView::managed);

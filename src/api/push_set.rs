@@ -17,7 +17,7 @@ use super::body;
 use super::error::Problem;
 use super::idempotency::{self, fingerprint};
 use super::query::{Parameters, RawQuery};
-use super::{NodeApi, wire};
+use super::{NodeApi, operations, wire};
 
 pub(super) async fn get<N: NodeApi>(
     State(node): State<Arc<N>>,
@@ -25,7 +25,7 @@ pub(super) async fn get<N: NodeApi>(
     query: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let parameters = Parameters::of(query, &["reveal"])?;
+    let parameters = Parameters::of(query, &operations::SET)?;
     let reveals = access.reveals(&parameters)?;
     let set = node.push_set(&access.names);
     let tag = [(header::ETAG, format!("\"{}\"", set.etag))];
@@ -57,7 +57,8 @@ pub(super) async fn confirm<N: NodeApi>(
     State(node): State<Arc<N>>,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
-    let generation = Parameters::of(query, &["generation"])?.parsed("generation", "a number")?;
+    let generation =
+        Parameters::of(query, &operations::CONFIRM)?.parsed("generation", "a number")?;
     let ended = node.confirm(generation).await?;
     Ok(Json(json!({"confirmed": true, "ended": ended})))
 }
@@ -69,7 +70,7 @@ pub(super) async fn put<N: NodeApi>(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    let parameters = Parameters::of(query, &["dry_run", "confirm"])?;
+    let parameters = Parameters::of(query, &operations::PUT_SET)?;
     let dry_run = parameters.flag("dry_run")?;
     let confirm = parameters.parsed("confirm", "a number of containers")?;
     let (if_match, key) = (

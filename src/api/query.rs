@@ -1,7 +1,7 @@
 //! The address of a request: the container that it names, and query parameters. Each is read once,
 //! and those that nobody knows are an error that names them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 
@@ -10,6 +10,7 @@ use axum::extract::{FromRequestParts, Query, RawPathParams};
 use axum::http::request::Parts;
 
 use super::error::Problem;
+use super::operation::{Operation, Parameter, ParameterKind};
 
 /// Longest wait: a longer one ties up a connection for nothing.
 const TIMEOUT_MAX: Duration = Duration::from_mins(10);
@@ -34,24 +35,32 @@ impl<S: Send + Sync> FromRequestParts<S> for Named {
 }
 
 /// The parameters of one request.
-pub(super) struct Parameters(BTreeMap<String, String>);
+pub(super) struct Parameters {
+    given: BTreeMap<String, Vec<String>>,
+    operation: &'static Operation,
+}
 
 impl Parameters {
-    /// Takes the parameters, all of which must be among `known`.
-    pub(super) fn of(query: RawQuery, known: &[&str]) -> Result<Self, Problem> {
+    /// Takes the parameters, all of which must be those of the operation.
+    pub(super) fn of(query: RawQuery, operation: &'static Operation) -> Result<Self, Problem> {
         let Query(pairs) = query.map_err(|error| Problem::Request(error.body_text()))?;
-        let mut parameters = BTreeMap::new();
+        let mut given = BTreeMap::new();
         let mut unknown = Vec::new();
         for (key, value) in pairs {
-            if !known.contains(&key.as_str()) {
+            let Some(parameter) = operation.query.iter().find(|one| one.name == key) else {
                 unknown.push(key);
-            } else if parameters.insert(key.clone(), value).is_some() {
+                continue;
+            };
+            let values: &mut Vec<_> = given.entry(key.clone()).or_default();
+            values.push(value);
+            if values.len() > 1 && !matches!(parameter.kind, ParameterKind::Texts) {
                 return Err(Problem::Request(format!("{key} is given twice")));
             }
         }
         if unknown.is_empty() {
-            return Ok(Self(parameters));
+            return Ok(Self { given, operation });
         }
+        let known: Vec<_> = operation.query.iter().map(|one| one.name).collect();
         let known = if known.is_empty() {
             "none is".to_owned()
         } else {
@@ -63,12 +72,40 @@ impl Parameters {
         )))
     }
 
-    /// The parameter, which must be one of `words`.
-    pub(super) fn word(&self, key: &str, words: &[&str]) -> Result<Option<&str>, Problem> {
+    /// The words that a parameter may be.
+    pub(super) fn known(&self, key: &str) -> &'static [&'static str] {
+        let mut parameters = self.operation.query.iter();
+        match parameters.find(|parameter| parameter.name == key) {
+            Some(Parameter {
+                kind: ParameterKind::Word(words) | ParameterKind::Words(words),
+                ..
+            }) => words,
+            Some(_) | None => &[],
+        }
+    }
+
+    /// The parameter, which must be some of its words, with commas between them.
+    pub(super) fn words(&self, key: &str) -> Result<Option<BTreeSet<&str>>, Problem> {
+        let Some(text) = self.text(key) else {
+            return Ok(None);
+        };
+        let known = self.known(key);
+        match text.split(',').find(|word| !known.contains(word)) {
+            None => Ok(Some(text.split(',').collect())),
+            Some(strange) => Err(Problem::Request(format!(
+                "{key}={strange} is not one of {}",
+                known.join(", ")
+            ))),
+        }
+    }
+
+    /// The parameter, which must be one of its words.
+    pub(super) fn word(&self, key: &str) -> Result<Option<&str>, Problem> {
+        let known = self.known(key);
         match self.text(key) {
-            Some(text) if !words.contains(&text) => Err(Problem::Request(format!(
+            Some(text) if !known.contains(&text) => Err(Problem::Request(format!(
                 "{key}={text} is not one of {}",
-                words.join(", ")
+                known.join(", ")
             ))),
             text => Ok(text),
         }
@@ -76,7 +113,13 @@ impl Parameters {
 
     /// The parameter as it came.
     pub(super) fn text(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
+        self.texts(key).first().copied()
+    }
+
+    /// Every value of a parameter that may be given several times.
+    pub(super) fn texts(&self, key: &str) -> Vec<&str> {
+        let values = self.given.get(key).into_iter().flatten();
+        values.map(String::as_str).collect()
     }
 
     /// The parameter as a value.
@@ -87,17 +130,9 @@ impl Parameters {
             .transpose()
     }
 
-    /// The parameter as a flag: `true` or `false` in any case, for other languages write them so,
-    /// `1` or `0`; the bare name is true.
+    /// The parameter as a flag.
     pub(super) fn flag(&self, key: &str) -> Result<bool, Problem> {
-        let text = self.text(key).map(str::to_ascii_lowercase);
-        match text.as_deref() {
-            None | Some("false" | "0") => Ok(false),
-            Some("true" | "1" | "") => Ok(true),
-            Some(other) => Err(Problem::Request(format!(
-                "{key}={other} is neither true nor false"
-            ))),
-        }
+        self.text(key).map_or(Ok(false), |text| flag(key, text))
     }
 
     /// The timeout of a wait: `timeout`, or 30 s where it is not given.
@@ -124,6 +159,17 @@ impl Parameters {
         point.map(Some).ok_or_else(|| {
             Problem::Request(format!("{key}={text} is neither a time such as 2026-01-31T12:00:00Z nor a duration such as 10m"))
         })
+    }
+}
+
+/// Value of a flag, in the spellings of several languages; the bare name is true.
+pub(super) fn flag(key: &str, text: &str) -> Result<bool, Problem> {
+    match text.to_ascii_lowercase().as_str() {
+        "false" | "0" | "no" | "off" => Ok(false),
+        "true" | "1" | "yes" | "on" | "" => Ok(true),
+        other => Err(Problem::Request(format!(
+            "{key}={other} is neither true nor false"
+        ))),
     }
 }
 

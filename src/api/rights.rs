@@ -15,9 +15,10 @@ use state::access::Role;
 use super::auth::Gate;
 use super::caller::{CALL, Caller, current_call};
 use super::error::Problem;
+use super::operation::Operation;
 use super::{
-    NodeApi, archives, capacity, chronicle, containers, events, exec, explain, health, logs,
-    metrics, page, push_set, secrets, stats, volumes, whoami,
+    NodeApi, archives, capacity, chronicle, containers, document, events, exec, explain, health,
+    listing, logs, metrics, operations, page, push_set, secrets, stats, volumes, whoami,
 };
 use crate::audit::AuditCall;
 
@@ -29,6 +30,8 @@ pub(super) const STATS_PATH: &str = "/containers/{id}/stats";
 pub(super) const NODE_STATS_PATH: &str = "/stats";
 /// Path of the events.
 pub(super) const EVENTS_PATH: &str = "/events";
+/// Path of the API's own document.
+pub(super) const DOCUMENT_PATH: &str = "/openapi.json";
 /// Path of the metrics, which may be left out.
 pub(super) const METRICS_PATH: &str = "/metrics";
 
@@ -47,12 +50,10 @@ pub(super) enum Right {
 /// ApiRoute of the API.
 pub(super) struct ApiRoute<N> {
     pub(super) right: Right,
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "the handler has it; tests ask for it")
-    )]
     pub(super) method: Method,
     pub(super) path: &'static str,
+    /// Parameters, bodies and problems of the route.
+    pub(super) operation: &'static Operation,
     handler: MethodRouter<Arc<N>>,
 }
 
@@ -72,7 +73,7 @@ fn route<H: Handler<T, Arc<N>>, T: 'static, N: NodeApi>(
     right: Right,
     method: Method,
     path: &'static str,
-    handler: H,
+    (handler, operation): (H, &'static Operation),
 ) -> ApiRoute<N> {
     let filter = MethodFilter::try_from(method.clone()).expect("a method that axum knows");
     let handler = on(filter, handler);
@@ -80,6 +81,7 @@ fn route<H: Handler<T, Arc<N>>, T: 'static, N: NodeApi>(
         right,
         method,
         path,
+        operation,
         handler,
     }
 }
@@ -92,50 +94,51 @@ pub(super) fn routes<N: NodeApi>() -> Vec<ApiRoute<N>> {
     const EXEC: Right = Right::Of(Role::Exec);
     const ADMIN: Right = Right::Of(Role::Admin);
     vec![
-        route(Right::Open, Method::GET, "/livez", async || "alive\n"),
-        route(Right::Open, Method::GET, "/readyz", health::ready::<N>),
-        route(Right::Open, Method::GET, "/version", health::version),
+        route(Right::Open, Method::GET, "/livez", (async || "alive\n", &operations::LIVE)),
+        route(Right::Open, Method::GET, "/readyz", (health::ready::<N>, &operations::READY)),
+        route(Right::Open, Method::GET, "/version", (health::version, &operations::VERSION)),
+        route(Right::Open, Method::GET, DOCUMENT_PATH, (document::document, &operations::DOCUMENT)),
         // The page holds no data: what it shows it asks for, with the token of whoever looks at it.
-        route(Right::Open, Method::GET, "/", page::page),
-        route(READ, Method::GET, WHOAMI_PATH, whoami::whoami),
-        route(READ, Method::GET, "/containers", containers::list::<N>),
-        route(READ, Method::GET, "/containers/{id}", containers::get::<N>),
-        route(DEPLOY, Method::DELETE, "/containers/{id}", containers::remove::<N>),
-        route(DEPLOY, Method::POST, "/containers/deploy", containers::deploy::<N>),
+        route(Right::Open, Method::GET, "/", (page::page, &operations::PAGE)),
+        route(READ, Method::GET, WHOAMI_PATH, (whoami::whoami, &operations::WHOAMI)),
+        route(READ, Method::GET, "/containers", (listing::list::<N>, &operations::LIST)),
+        route(READ, Method::GET, "/containers/{id}", (containers::get::<N>, &operations::GET)),
+        route(DEPLOY, Method::DELETE, "/containers/{id}", (containers::remove::<N>, &operations::REMOVE)),
+        route(DEPLOY, Method::POST, "/containers/deploy", (containers::deploy::<N>, &operations::DEPLOY)),
         // The one path whose last word is fixed, and may be a container's name nevertheless.
-        route(READ, Method::GET, "/containers/deploy", containers::get::<N>),
-        route(DEPLOY, Method::DELETE, "/containers/deploy", containers::remove::<N>),
-        route(DEPLOY, Method::POST, "/containers/{id}/stop", containers::stop::<N>),
-        route(DEPLOY, Method::POST, "/containers/{id}/start", containers::start::<N>),
-        route(DEPLOY, Method::POST, "/containers/{id}/restart", containers::restart::<N>),
-        route(DEPLOY, Method::POST, "/containers/{id}/pull", containers::ask_tag::<N>),
-        route(READ, Method::GET, "/containers/{id}/history", chronicle::history::<N>),
-        route(DEPLOY, Method::POST, "/containers/{id}/rollback", chronicle::rollback::<N>),
-        route(EXEC, Method::POST, "/containers/{id}/exec", exec::run::<N>),
+        route(READ, Method::GET, "/containers/deploy", (containers::get::<N>, &operations::GET)),
+        route(DEPLOY, Method::DELETE, "/containers/deploy", (containers::remove::<N>, &operations::REMOVE)),
+        route(DEPLOY, Method::POST, "/containers/{id}/stop", (containers::stop::<N>, &operations::STOP)),
+        route(DEPLOY, Method::POST, "/containers/{id}/start", (containers::start::<N>, &operations::START)),
+        route(DEPLOY, Method::POST, "/containers/{id}/restart", (containers::restart::<N>, &operations::RESTART)),
+        route(DEPLOY, Method::POST, "/containers/{id}/pull", (containers::ask_tag::<N>, &operations::ASK_TAG)),
+        route(READ, Method::GET, "/containers/{id}/history", (chronicle::history::<N>, &operations::HISTORY)),
+        route(DEPLOY, Method::POST, "/containers/{id}/rollback", (chronicle::rollback::<N>, &operations::ROLLBACK)),
+        route(EXEC, Method::POST, "/containers/{id}/exec", (exec::run::<N>, &operations::EXEC)),
         // RFC 6455 knows no other method.
-        route(EXEC, Method::GET, "/containers/{id}/exec", exec::watch::<N>),
-        route(EXEC, Method::GET, "/containers/{id}/archive", archives::read::<N>),
-        route(EXEC, Method::PUT, "/containers/{id}/archive", archives::write::<N>),
-        route(READ, Method::GET, LOGS_PATH, logs::logs::<N>),
-        route(READ, Method::GET, "/containers/{id}/explain", explain::explain::<N>),
-        route(READ, Method::GET, STATS_PATH, stats::of_container::<N>),
-        route(READ, Method::GET, NODE_STATS_PATH, stats::of_node::<N>),
-        route(READ, Method::GET, EVENTS_PATH, events::events::<N>),
-        route(READ, Method::GET, "/volumes", volumes::list::<N>),
-        route(READ, Method::GET, "/volumes/{name}", volumes::get::<N>),
-        route(DEPLOY, Method::DELETE, "/volumes/{name}", volumes::remove::<N>),
-        route(DEPLOY, Method::GET, "/volumes/{name}/archive", volumes::read::<N>),
-        route(DEPLOY, Method::PUT, "/volumes/{name}/archive", volumes::write::<N>),
-        route(READ, Method::GET, "/desired-state", push_set::get::<N>),
-        route(DEPLOY, Method::PUT, "/desired-state", push_set::put::<N>),
-        route(ADMIN, Method::POST, "/desired-state/confirm", push_set::confirm::<N>),
-        route(DEPLOY, Method::GET, "/secrets", secrets::list::<N>),
-        route(DEPLOY, Method::PUT, "/secrets/{name}", secrets::put::<N>),
-        route(DEPLOY, Method::DELETE, "/secrets/{name}", secrets::remove::<N>),
-        route(READ, Method::GET, "/plan", explain::plan::<N>),
-        route(READ, Method::GET, "/capacity", capacity::get::<N>),
-        route(READ, Method::GET, "/health", health::health::<N>),
-        route(READ, Method::GET, METRICS_PATH, metrics::metrics::<N>),
+        route(EXEC, Method::GET, "/containers/{id}/exec", (exec::watch::<N>, &operations::WATCH_EXEC)),
+        route(EXEC, Method::GET, "/containers/{id}/archive", (archives::read::<N>, &operations::READ_FILES)),
+        route(EXEC, Method::PUT, "/containers/{id}/archive", (archives::write::<N>, &operations::WRITE_FILES)),
+        route(READ, Method::GET, LOGS_PATH, (logs::logs::<N>, &operations::LOGS)),
+        route(READ, Method::GET, "/containers/{id}/explain", (explain::explain::<N>, &operations::EXPLAIN)),
+        route(READ, Method::GET, STATS_PATH, (stats::of_container::<N>, &operations::STATS)),
+        route(READ, Method::GET, NODE_STATS_PATH, (stats::of_node::<N>, &operations::NODE_STATS)),
+        route(READ, Method::GET, EVENTS_PATH, (events::events::<N>, &operations::EVENTS)),
+        route(READ, Method::GET, "/volumes", (volumes::list::<N>, &operations::VOLUMES)),
+        route(READ, Method::GET, "/volumes/{name}", (volumes::get::<N>, &operations::VOLUME)),
+        route(DEPLOY, Method::DELETE, "/volumes/{name}", (volumes::remove::<N>, &operations::REMOVE_VOLUME)),
+        route(DEPLOY, Method::GET, "/volumes/{name}/archive", (volumes::read::<N>, &operations::READ_VOLUME)),
+        route(DEPLOY, Method::PUT, "/volumes/{name}/archive", (volumes::write::<N>, &operations::WRITE_VOLUME)),
+        route(READ, Method::GET, "/desired-state", (push_set::get::<N>, &operations::SET)),
+        route(DEPLOY, Method::PUT, "/desired-state", (push_set::put::<N>, &operations::PUT_SET)),
+        route(ADMIN, Method::POST, "/desired-state/confirm", (push_set::confirm::<N>, &operations::CONFIRM)),
+        route(DEPLOY, Method::GET, "/secrets", (secrets::list::<N>, &operations::SECRETS)),
+        route(DEPLOY, Method::PUT, "/secrets/{name}", (secrets::put::<N>, &operations::PUT_SECRET)),
+        route(DEPLOY, Method::DELETE, "/secrets/{name}", (secrets::remove::<N>, &operations::REMOVE_SECRET)),
+        route(READ, Method::GET, "/plan", (explain::plan::<N>, &operations::PLAN)),
+        route(READ, Method::GET, "/capacity", (capacity::get::<N>, &operations::CAPACITY)),
+        route(READ, Method::GET, "/health", (health::health::<N>, &operations::HEALTH)),
+        route(READ, Method::GET, METRICS_PATH, (metrics::metrics::<N>, &operations::METRICS)),
     ]
 }
 

@@ -14,18 +14,18 @@ use state::spec::secrets::value as read_value;
 use state::spec::{Content, SecretName};
 use state::store::{SECRET_BYTES_MAX, SecretEntry};
 
-use super::NodeApi;
 use super::access::Access;
 use super::body;
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
+use super::{NodeApi, operations};
 
 pub(super) async fn list<N: NodeApi>(
     State(node): State<Arc<N>>,
     access: Access,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
-    Parameters::of(query, &[])?;
+    Parameters::of(query, &operations::SECRETS)?;
     let secrets = node.secrets();
     let shown: Vec<_> = secrets
         .iter()
@@ -44,7 +44,7 @@ pub(super) async fn put<N: NodeApi>(
     headers: HeaderMap,
     body: Body,
 ) -> Result<Response, Problem> {
-    Parameters::of(query, &[])?;
+    Parameters::of(query, &operations::PUT_SECRET)?;
     let name = secret_name(&name, &access)?;
     let value = if body::is_raw(&headers) {
         body::read_raw(&access, body).await?.to_vec()
@@ -76,7 +76,7 @@ pub(super) async fn remove<N: NodeApi>(
     Named(name): Named,
     query: RawQuery,
 ) -> Result<StatusCode, Problem> {
-    Parameters::of(query, &[])?;
+    Parameters::of(query, &operations::REMOVE_SECRET)?;
     node.remove_secret(secret_name(&name, &access)?).await?;
     Ok(StatusCode::NO_CONTENT)
 }

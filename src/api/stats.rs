@@ -19,7 +19,7 @@ use super::containers::find_managed;
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
 use super::watchers::Watchers;
-use super::{NodeApi, Refusal, wire};
+use super::{NodeApi, Refusal, operations, wire};
 use crate::cgroup::usage::{CpuUsage, DiskUsage, MemoryUsage, PidUsage};
 use crate::monitor::links::{LinkUsage, Traffic};
 use crate::view::{Naming, UsageView};
@@ -46,7 +46,7 @@ pub(super) async fn of_container<N: NodeApi>(
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    let streams = Parameters::of(query, &["stream"])?.flag("stream")?;
+    let streams = Parameters::of(query, &operations::STATS)?.flag("stream")?;
     let id = find_managed(&*node, &access, &name, Naming::Loose)?;
     answer(node, watchers, access, Some(id), streams).await
 }
@@ -57,7 +57,7 @@ pub(super) async fn of_node<N: NodeApi>(
     access: Access,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    let streams = Parameters::of(query, &["stream"])?.flag("stream")?;
+    let streams = Parameters::of(query, &operations::NODE_STATS)?.flag("stream")?;
     answer(node, watchers, access, None, streams).await
 }
 

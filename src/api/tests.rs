@@ -43,9 +43,11 @@ mod exec;
 mod explain;
 pub(super) mod files;
 pub(crate) mod health_seen;
+mod listing;
 mod logs;
 mod looks;
 mod metrics;
+mod openapi;
 mod orders;
 mod page;
 mod push_set;
@@ -438,14 +440,17 @@ async fn send(node: &Arc<Fake>, token: Option<&str>, request: Request<Body>) -> 
 
 /// The answer of a router to one request.
 async fn sent(router: axum::Router, request: Request<Body>) -> Answer {
+    let (method, path) = (request.method().clone(), request.uri().to_string());
     let response = router.oneshot(request).await.unwrap();
     let (parts, body) = response.into_parts();
     let text = String::from_utf8(to_bytes(body, usize::MAX).await.unwrap().to_vec()).unwrap();
-    Answer {
+    let answer = Answer {
         status: parts.status.as_u16(),
         headers: parts.headers,
         text,
-    }
+    };
+    openapi::check(&method, &path, &answer);
+    answer
 }
 
 async fn ask(node: &Arc<Fake>, method: &str, path: &str, body: impl Into<Body>) -> Answer {

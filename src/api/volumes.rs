@@ -12,7 +12,7 @@ use state::spec::VolumeName;
 use super::access::Access;
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
-use super::{NodeApi, Refusal, archives, wire};
+use super::{NodeApi, Refusal, archives, operations, wire};
 use crate::view::VolumeView;
 
 /// The volumes that the caller has to do with.
@@ -21,7 +21,7 @@ pub(super) async fn list<N: NodeApi>(
     access: Access,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    Parameters::of(query, &[])?;
+    Parameters::of(query, &operations::VOLUMES)?;
     let volumes = node.volumes(&access.names).await?;
     let shown: Vec<_> = volumes.iter().map(|view| shown(view, &access)).collect();
     Ok(Json(json!({"volumes": shown})).into_response())
@@ -33,7 +33,7 @@ pub(super) async fn get<N: NodeApi>(
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    Parameters::of(query, &[])?;
+    Parameters::of(query, &operations::VOLUME)?;
     let view = node.volume(seen(&access, &name)?).await?;
     Ok(Json(shown(&view, &access)).into_response())
 }
@@ -44,7 +44,7 @@ pub(super) async fn remove<N: NodeApi>(
     Named(name): Named,
     query: RawQuery,
 ) -> Result<Response, Problem> {
-    Parameters::of(query, &[])?;
+    Parameters::of(query, &operations::REMOVE_VOLUME)?;
     let name = may_change(&access, &name)?;
     node.remove_volume(name.clone(), &access.names).await?;
     Ok(Json(json!({"name": name, "removed": true})).into_response())
@@ -58,7 +58,7 @@ pub(super) async fn read<N: NodeApi>(
     query: RawQuery,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    Parameters::of(query, &[])?;
+    Parameters::of(query, &operations::READ_VOLUME)?;
     archives::may_read(&method, version)?;
     let name = seen(&access, &name)?;
     let is_zstd = archives::takes_zstd(&headers);
@@ -74,7 +74,7 @@ pub(super) async fn write<N: NodeApi>(
     request: Request,
 ) -> Response {
     let begin = async |is_zstd| {
-        Parameters::of(query, &[])?;
+        Parameters::of(query, &operations::WRITE_VOLUME)?;
         let name = may_change(&access, &name)?;
         Ok(node.write_volume(name, is_zstd).await?)
     };

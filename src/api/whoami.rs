@@ -8,14 +8,14 @@ use super::access::Access;
 use super::error::Problem;
 use super::origin::OwnNames;
 use super::query::{Parameters, RawQuery};
-use super::wire;
+use super::{operations, wire};
 
 pub(super) async fn whoami(
     Extension(node): Extension<OwnNames>,
     access: Access,
     query: RawQuery,
 ) -> Result<Json<Value>, Problem> {
-    Parameters::of(query, &[])?;
+    Parameters::of(query, &operations::WHOAMI)?;
     let names = match &*access.names {
         NameScope::All => None,
         NameScope::Some(patterns) => {

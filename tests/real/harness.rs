@@ -21,6 +21,7 @@ pub(crate) mod agent;
 pub(crate) mod certificates;
 pub(crate) mod chas;
 pub(crate) mod containerd;
+mod contract;
 pub(crate) mod digest;
 pub(crate) mod http;
 pub(crate) mod image;

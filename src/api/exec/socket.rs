@@ -21,7 +21,7 @@ use crate::api::NodeApi;
 use crate::api::access::{Access, AccessEnd};
 use crate::api::containers::find_managed;
 use crate::api::error::Problem;
-use crate::api::query::{Named, RawQuery};
+use crate::api::query::{self, Named, RawQuery};
 use crate::exec::{ExecEnd, ExecInput, ExecOrder, ExecOutput, ExecSession};
 use crate::view::Naming;
 
@@ -167,14 +167,7 @@ fn flag(single: &mut Map<String, Value>, key: &str, default: bool) -> Result<boo
     let Some(value) = single.remove(key) else {
         return Ok(default);
     };
-    let text = value.as_str().unwrap_or_default().to_ascii_lowercase();
-    match text.as_str() {
-        "true" | "1" | "" => Ok(true),
-        "false" | "0" => Ok(false),
-        _ => Err(Problem::Request(format!(
-            "{key}={text} is neither true nor false"
-        ))),
-    }
+    query::flag(key, value.as_str().unwrap_or_default())
 }
 
 /// Way in which a program is watched.

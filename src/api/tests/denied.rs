@@ -54,7 +54,8 @@ async fn a_denial_names_its_rule_and_field() {
 async fn what_is_to_be_confirmed_has_a_code_and_its_number() {
     let node = Fake::new(Vec::new());
     *node.refusal.lock().unwrap() = Some(Refusal::Unconfirmed(7, "7 would end".to_owned()));
-    let answer = ask(&node, "POST", "/containers/deploy", nginx()).await;
+    let set = json!({"containers": []}).to_string();
+    let answer = ask(&node, "PUT", "/desired-state", set).await;
     let problem = answer.json();
     assert_eq!(
         (&problem["status"], &problem["code"], &problem["confirm"]),

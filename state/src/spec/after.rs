@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::fields::{Fields, duration, list, parsed};
+use super::fields::{Fields, duration, parsed};
 use crate::id::ContainerName;
 
 /// Containers that one container may wait for.
@@ -51,35 +51,41 @@ impl AfterCondition {
     }
 }
 
+impl After {
+    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+        let name = fields.required("name", parsed::<ContainerName>);
+        let conditions = [
+            ("started", AfterCondition::Started),
+            ("ready", AfterCondition::Ready),
+            ("completed", AfterCondition::Completed),
+        ];
+        let condition = fields.choice("condition", &conditions).unwrap_or_default();
+        let timeout = fields.read("timeout", |value| duration(value, TIMEOUT_MAX));
+        Some(Self {
+            name: name?,
+            condition,
+            timeout,
+        })
+    }
+}
+
 /// Reads the member `after`. The container's own `name`, if it is known, is no container to wait for.
 pub(super) fn read(top: &mut Fields<'_>, name: Option<&ContainerName>) -> Option<Vec<After>> {
-    let items = top.read("after", |value| list(value, AFTER_MAX))?;
+    let items = top.objects("after", AFTER_MAX, After::read)?;
     let (mut after, mut names) = (Vec::new(), BTreeSet::new());
     for (index, item) in items.iter().enumerate() {
         let read = top.item("after", index, item, |fields| {
-            let other = fields.required("name", parsed::<ContainerName>);
-            let conditions = [
-                ("started", AfterCondition::Started),
-                ("ready", AfterCondition::Ready),
-                ("completed", AfterCondition::Completed),
-            ];
-            let condition = fields.choice("condition", &conditions).unwrap_or_default();
-            let timeout = fields.read("timeout", |value| duration(value, TIMEOUT_MAX));
-            let other = other?;
-            if name == Some(&other) {
+            let entry = After::read(fields)?;
+            if name == Some(&entry.name) {
                 fields.fault(
                     "name",
                     "is the container itself, which cannot wait for itself",
                 );
             }
-            if !names.insert(other.clone()) {
+            if !names.insert(entry.name.clone()) {
                 fields.fault("name", "is named twice; one entry says what is waited for");
             }
-            Some(After {
-                name: other,
-                condition,
-                timeout,
-            })
+            Some(entry)
         });
         after.extend(read);
     }

@@ -43,20 +43,29 @@ pub struct Deploy {
 /// Reads a body at `path`. Faults are noted in the order of the fields.
 pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Option<Deploy> {
     let mut top = Fields::of(body, path, faults)?;
+    let read = read_members(&mut top);
+    top.finish();
+    Some(Deploy {
+        body_hash: crate::digest::sha256(body.to_string().as_bytes()),
+        ..read?
+    })
+}
+
+/// Reads the members of a body; the fingerprint is left empty.
+pub(super) fn read_members(top: &mut Fields<'_>) -> Option<Deploy> {
     let name = top.required("name", parsed::<ContainerName>);
     let image = top.required("image", parsed::<ImageReference>);
-    let spec = read_spec(&mut top, name.as_ref(), image.clone());
-    let run = read_state(&mut top);
+    let spec = read_spec(top, name.as_ref(), image.clone());
+    let run = read_state(top);
     let priority = top
         .read("priority", |value| integer(value, 0..=100))
         .and_then(|priority| u8::try_from(priority).ok());
     let revision = top.read("revision", |value| integer(value, 0..=u64::MAX >> 1));
-    network::check(&spec, &mut top);
-    secrets::check(&spec, &mut top);
-    health::check(&spec, &mut top);
-    schedule::check(&spec, &mut top);
-    update::check(&spec, &mut top);
-    top.finish();
+    network::check(&spec, top);
+    secrets::check(&spec, top);
+    health::check(&spec, top);
+    schedule::check(&spec, top);
+    update::check(&spec, top);
     image?;
     Some(Deploy {
         name: name?,
@@ -64,7 +73,7 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
         run: run.unwrap_or(RunState::Running),
         priority: priority.unwrap_or(50),
         revision,
-        body_hash: crate::digest::sha256(body.to_string().as_bytes()),
+        body_hash: String::new(),
     })
 }
 
@@ -126,9 +135,35 @@ fn read_state(top: &mut Fields<'_>) -> Option<RunState> {
 /// sealed is `null`.
 #[must_use]
 pub fn of(record: &Record) -> Value {
-    let spec = &record.spec;
+    of_parts(
+        &record.name,
+        &record.spec,
+        record.run,
+        record.priority,
+        record.revision,
+    )
+}
+
+/// The body with every default written out.
+pub(super) fn of_deploy(deploy: &Deploy) -> Value {
+    of_parts(
+        &deploy.name,
+        &deploy.spec,
+        deploy.run,
+        deploy.priority,
+        deploy.revision,
+    )
+}
+
+fn of_parts(
+    name: &ContainerName,
+    spec: &Spec,
+    run: RunState,
+    priority: u8,
+    revision: Option<u64>,
+) -> Value {
     json!({
-        "name": record.name,
+        "name": name,
         "image": spec.image,
         "exposed_ports": ports::to_json(&spec.ports),
         "resources": spec.resources.to_json(),
@@ -142,9 +177,9 @@ pub fn of(record: &Record) -> Value {
         "groups": spec.groups,
         "hostname": spec.names.hostname,
         "labels": spec.labels,
-        "state": record.run,
-        "priority": record.priority,
-        "revision": record.revision,
+        "state": run,
+        "priority": priority,
+        "revision": revision,
         "after": after::to_json(&spec.after),
         "restart": spec.restart.to_json(),
         "schedule": schedule::to_json(spec.schedule.as_ref()),

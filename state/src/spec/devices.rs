@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::fields::{Fields, list, parsed};
+use super::fields::{Fields, list_of, parsed};
 
 /// Devices of one container.
 const ENTRIES_MAX: usize = 64;
@@ -178,7 +178,9 @@ impl fmt::Display for CdiName {
 
 /// Reads the section: a list of texts, of which no two are for one place.
 pub(super) fn read(top: &mut Fields<'_>) -> Option<Vec<Device>> {
-    let items = top.read("devices", |value| list(value, ENTRIES_MAX))?;
+    let items = top.read("devices", |value| {
+        list_of(value, ENTRIES_MAX, parsed::<Device>)
+    })?;
     let (mut devices, mut places) = (Vec::new(), BTreeSet::new());
     for (index, item) in items.iter().enumerate() {
         let field = format!("devices[{index}]");

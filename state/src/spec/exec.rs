@@ -52,7 +52,7 @@ impl ExecSpec {
         }
     }
 
-    fn read(fields: &mut Fields<'_>) -> Option<Self> {
+    pub(super) fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let command = process::read_command(fields);
         match &command {
             None if !fields.has("command") => fields.fault("command", "is required"),

@@ -2,14 +2,18 @@
 //! left to the sections.
 
 use std::collections::BTreeMap;
-use std::ops::RangeInclusive;
-use std::str::FromStr;
-use std::time::Duration;
+use std::sync::LazyLock;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
+use super::elsewhere;
+use super::sketch::{self, Sketch};
 use crate::text::{MESSAGE_CHARS_MAX, shown};
+
+mod values;
+
+pub(crate) use values::{amount, boolean, duration, each, integer, list, list_of, parsed, text};
 
 /// Field error: one fault of a deploy body.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,7 +40,12 @@ pub(crate) struct Fields<'a> {
     map: &'a Map<String, Value>,
     known: Vec<&'static str>,
     faults: &'a mut Vec<FieldError>,
+    /// Members that are asked for, in place of reading them.
+    sketch: Option<Sketch>,
 }
+
+/// Members of an object of which only a sketch is made.
+static NO_MEMBERS: LazyLock<Map<String, Value>> = LazyLock::new(Map::new);
 
 impl<'a> Fields<'a> {
     /// The members of `value`; a fault if `value` is no object.
@@ -51,6 +60,7 @@ impl<'a> Fields<'a> {
                 map,
                 known: Vec::new(),
                 faults,
+                sketch: None,
             }),
             Value::Null
             | Value::Bool(_)
@@ -59,10 +69,35 @@ impl<'a> Fields<'a> {
             | Value::Array(_) => {
                 faults.push(FieldError {
                     field: path.to_owned(),
-                    message: "must be an object".to_owned(),
+                    message: elsewhere::no_object(path),
                 });
                 None
             }
+        }
+    }
+
+    /// Schema of the object that `read` reads.
+    pub(crate) fn sketch(read: impl FnOnce(&mut Fields<'_>)) -> Value {
+        let mut fields = Fields {
+            path: String::new(),
+            map: &NO_MEMBERS,
+            known: Vec::new(),
+            faults: &mut Vec::new(),
+            sketch: Some(Sketch::default()),
+        };
+        read(&mut fields);
+        fields.sketch.take().unwrap_or_default().schema()
+    }
+
+    /// Whether only a sketch is made: nothing is there, and each way to write a member is asked for.
+    pub(crate) fn is_sketched(&self) -> bool {
+        self.sketch.is_some()
+    }
+
+    /// Notes the schema of a member, if a sketch is made.
+    fn note(&mut self, key: &'static str, schema: impl FnOnce() -> Value) {
+        if let Some(sketch) = &mut self.sketch {
+            sketch.note(key, schema());
         }
     }
 
@@ -101,9 +136,9 @@ impl<'a> Fields<'a> {
         self.map.get(key).is_some_and(|value| !value.is_null())
     }
 
-    /// Whether the member is a string.
-    pub(crate) fn is_text(&self, key: &str) -> bool {
-        self.map.get(key).is_some_and(Value::is_string)
+    /// Whether the member is a string, or only a sketch is made.
+    pub(crate) fn may_be_text(&self, key: &str) -> bool {
+        self.is_sketched() || self.map.get(key).is_some_and(Value::is_string)
     }
 
     /// Whether the member is an object.
@@ -115,8 +150,9 @@ impl<'a> Fields<'a> {
     pub(crate) fn read<T>(
         &mut self,
         key: &'static str,
-        read: impl FnOnce(&'a Value) -> Result<T, String>,
+        read: impl Fn(&'a Value) -> Result<T, String>,
     ) -> Option<T> {
+        self.note(key, || sketch::learned(&read));
         match read(self.get(key)?) {
             Ok(value) => Some(value),
             Err(message) => {
@@ -130,8 +166,12 @@ impl<'a> Fields<'a> {
     pub(crate) fn required<T>(
         &mut self,
         key: &'static str,
-        read: impl FnOnce(&'a Value) -> Result<T, String>,
+        read: impl Fn(&'a Value) -> Result<T, String>,
     ) -> Option<T> {
+        if let Some(sketch) = &mut self.sketch {
+            sketch.require(key);
+            return self.read(key, read);
+        }
         if self.get(key).is_none() {
             self.fault(key, "is required");
             return None;
@@ -146,16 +186,17 @@ impl<'a> Fields<'a> {
         key: &'static str,
         choices: &[(&str, T)],
     ) -> Option<T> {
+        let words = || choices.iter().map(|(word, _)| *word);
         self.read(key, |value| {
             let found = value
                 .as_str()
                 .and_then(|word| choices.iter().find(|(known, _)| *known == word));
             found.map(|(_, choice)| *choice).ok_or_else(|| {
-                let words: Vec<_> = choices
-                    .iter()
-                    .map(|(word, _)| format!("{word:?}"))
-                    .collect();
-                format!("must be {}", words.join(" or "))
+                let schema = || json!({"type": "string", "enum": words().collect::<Vec<_>>()});
+                sketch::fault(value, schema, || {
+                    let words: Vec<_> = words().map(|word| format!("{word:?}")).collect();
+                    format!("must be {}", words.join(" or "))
+                })
             })
         })
     }
@@ -164,8 +205,13 @@ impl<'a> Fields<'a> {
     /// under its own key.
     pub(crate) fn text_map(&mut self, key: &'static str) -> Option<BTreeMap<String, String>> {
         let map = self.read(key, |value| {
-            let fault = || "must be an object whose values are strings".to_owned();
-            value.as_object().ok_or_else(fault)
+            let fault = || {
+                "must be an object whose values are strings, such as {\"NAME\": \"value\"}"
+                    .to_owned()
+            };
+            let texts = || json!({"type": "object", "additionalProperties": {"type": "string"}});
+            let map = value.as_object();
+            map.ok_or_else(|| sketch::fault(value, texts, fault))
         })?;
         let mut read = BTreeMap::new();
         for (name, value) in map {
@@ -190,9 +236,37 @@ impl<'a> Fields<'a> {
         key: &'static str,
         read: impl FnOnce(&mut Fields<'_>) -> Option<T>,
     ) -> Option<T> {
+        if self.is_sketched() {
+            self.note(key, || Fields::sketch(|fields| drop(read(fields))));
+            return None;
+        }
         let value = self.get(key)?;
         let path = self.join(key);
         inner(value, &path, self.faults, read)
+    }
+
+    /// Reads an optional member that is an array of objects; each is still to be read, by `item`.
+    pub(crate) fn objects<T>(
+        &mut self,
+        key: &'static str,
+        items_max: usize,
+        item: impl FnOnce(&mut Fields<'_>) -> Option<T>,
+    ) -> Option<&'a [Value]> {
+        if self.is_sketched() {
+            let items = Fields::sketch(|fields| drop(item(fields)));
+            self.note(
+                key,
+                || json!({"type": "array", "maxItems": items_max, "items": items}),
+            );
+        }
+        let value = self.get(key)?;
+        match list(value, items_max) {
+            Ok(items) => Some(items),
+            Err(message) => {
+                self.fault(key, &message);
+                None
+            }
+        }
     }
 
     /// Reads one element, an object, of the array `key`.
@@ -215,9 +289,10 @@ impl<'a> Fields<'a> {
             .filter(|key| !self.known.contains(&key.as_str()))
             .collect();
         for key in unknown.into_iter().take(FAULTS_MAX) {
-            let message = match self.nearest(key) {
-                Some(nearest) => format!("unknown field; did you mean {nearest:?}?"),
-                None => format!("unknown field; known are {}", self.known.join(", ")),
+            let message = match (elsewhere::in_place_of(key), self.nearest(key)) {
+                (Some(words), _) => format!("unknown field; {words}"),
+                (None, Some(nearest)) => format!("unknown field; did you mean {nearest:?}?"),
+                (None, None) => format!("unknown field; known are {}", self.known.join(", ")),
             };
             self.fault(&shown(key, KEY_CHARS_MAX), &message);
         }
@@ -246,65 +321,6 @@ fn inner<T>(
     let result = read(&mut fields);
     fields.finish();
     result
-}
-
-pub(crate) fn text(value: &Value) -> Result<&str, String> {
-    value.as_str().ok_or_else(|| "must be a string".to_owned())
-}
-
-pub(crate) fn parsed<T: FromStr<Err: ToString>>(value: &Value) -> Result<T, String> {
-    text(value)?
-        .parse()
-        .map_err(|error: T::Err| error.to_string())
-}
-
-/// An amount with or without a unit: a string, or a number as it stands in the body.
-pub(crate) fn amount<T: FromStr<Err: ToString>>(value: &Value) -> Result<T, String> {
-    let parsed = if value.is_number() {
-        value.to_string().parse()
-    } else {
-        text(value)?.parse()
-    };
-    parsed.map_err(|error: T::Err| error.to_string())
-}
-
-pub(crate) fn boolean(value: &Value) -> Result<bool, String> {
-    value
-        .as_bool()
-        .ok_or_else(|| "must be true or false".to_owned())
-}
-
-pub(crate) fn integer(value: &Value, range: RangeInclusive<u64>) -> Result<u64, String> {
-    let number = value.as_u64().filter(|number| range.contains(number));
-    number.ok_or_else(|| {
-        format!(
-            "must be a whole number from {} to {}",
-            range.start(),
-            range.end()
-        )
-    })
-}
-
-/// A duration: a humantime string (`10s`, `5m`), or a number of seconds.
-pub(crate) fn duration(value: &Value, max: Duration) -> Result<Duration, String> {
-    let duration = match value.as_u64() {
-        Some(seconds) => Some(Duration::from_secs(seconds)),
-        None => value
-            .as_str()
-            .and_then(|text| humantime::parse_duration(text).ok()),
-    };
-    let max_text = humantime::format_duration(max);
-    duration.filter(|d| *d <= max).ok_or_else(|| {
-        format!("must be a duration of {max_text} at most, such as \"30s\", or a number of seconds")
-    })
-}
-
-pub(crate) fn list(value: &Value, items_max: usize) -> Result<&[Value], String> {
-    match value.as_array() {
-        Some(items) if items.len() <= items_max => Ok(items),
-        Some(_) => Err(format!("must not be more than {items_max}")),
-        None => Err("must be an array".to_owned()),
-    }
 }
 
 /// Notes each key without a value: a bound that somebody forgot to write is none, and looks like

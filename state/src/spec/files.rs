@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::content::{Content, ContentTag};
-use super::fields::{Fields, list, text};
+use super::fields::{Fields, text};
 use super::is_default;
 use super::volumes::place;
 
@@ -83,7 +83,7 @@ impl FileSpec {
 
 /// Reads all files.
 pub(super) fn read(top: &mut Fields<'_>) -> Option<Vec<FileSpec>> {
-    let items = top.read("files", |value| list(value, FILES_MAX))?;
+    let items = top.objects("files", FILES_MAX, FileSpec::read)?;
     let files = items.iter().enumerate();
     let files: Vec<_> = files
         .filter_map(|(index, item)| top.item("files", index, item, FileSpec::read))

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::fields::{Fields, duration, integer};
 use super::network::NetworkMode;
 use super::restart::RestartPolicy;
-use super::{Spec, is_default, process};
+use super::{Spec, is_default, process, sketch};
 
 mod http;
 mod image;
@@ -128,11 +128,16 @@ pub enum OnFailure {
 }
 
 pub(super) fn read(top: &mut Fields<'_>) -> Option<Health> {
-    if top.has("health") && !top.is_object("health") {
-        return top.read("health", |value| match value.as_str() {
+    if top.is_sketched() || (top.has("health") && !top.is_object("health")) {
+        let none = || json!({"type": "string", "const": "none"});
+        let message = || "must be an object, or \"none\" for no probe at all".to_owned();
+        let read = top.read("health", |value| match value.as_str() {
             Some("none") => Ok(Health::None),
-            _ => Err("must be an object, or \"none\" for no probe at all".to_owned()),
+            _ => Err(sketch::fault(value, none, message)),
         });
+        if !top.is_sketched() {
+            return read;
+        }
     }
     top.object("health", HealthCheck::read).map(Health::Check)
 }

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::fields::{Fields, list, parsed, text};
+use super::fields::{Fields, each, parsed, text};
 use super::is_default;
 
 /// Longest name of a host in the kernel (`__NEW_UTS_LEN`, less one for those who write 64 bytes).
@@ -193,22 +193,15 @@ fn read_hosts(top: &mut Fields<'_>) -> Option<BTreeMap<HostName, HostAddress>> {
 impl DnsSettings {
     #[allow(clippy::unnecessary_wraps, reason = "every section is read so")]
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
-        let servers = fields.read("servers", |value| {
-            list(value, SERVERS_MAX)?.iter().map(server).collect()
-        });
+        let servers = fields.read("servers", |value| each(value, SERVERS_MAX, server));
         let search = fields.read("search", |value| {
-            let all: Vec<_> = list(value, SEARCH_MAX)?
-                .iter()
-                .map(domain)
-                .collect::<Result<_, _>>()?;
+            let all = each(value, SEARCH_MAX, domain)?;
             if all.iter().map(|domain| domain.len() + 1).sum::<usize>() > SEARCH_BYTES_MAX {
                 return Err("must not exceed 2 KiB in all".to_owned());
             }
             Ok(all)
         });
-        let options = fields.read("options", |value| {
-            list(value, OPTIONS_MAX)?.iter().map(option).collect()
-        });
+        let options = fields.read("options", |value| each(value, OPTIONS_MAX, option));
         Some(Self {
             servers: servers.unwrap_or_default(),
             search: search.unwrap_or_default(),

@@ -9,7 +9,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::fields::{Fields, list, parsed, text};
+use super::fields::{Fields, each, list_of, parsed, text};
 use super::sysctls::is_of_network;
 use super::{Protocol, Spec, is_default};
 use crate::id::{ContainerName, InvalidName};
@@ -162,9 +162,12 @@ impl fmt::Display for AddressRange {
 
 /// Reads the section: a word, or an object about a place on the bridge.
 pub(super) fn read(top: &mut Fields<'_>) -> Option<Network> {
-    if top.is_text("network") {
+    if top.may_be_text("network") {
         let words = NetworkMode::ALL.map(|mode| (mode.as_str(), mode));
-        return top.choice("network", &words).map(Network::of_mode);
+        let read = top.choice("network", &words).map(Network::of_mode);
+        if !top.is_sketched() {
+            return read;
+        }
     }
     top.object("network", Network::read)
 }
@@ -229,8 +232,7 @@ impl Network {
 
     fn read(fields: &mut Fields<'_>) -> Option<Self> {
         let groups = fields.read("groups", |value| {
-            let items = list(value, GROUPS_MAX)?.iter();
-            items.map(parsed).collect::<Result<_, _>>()
+            Ok(each(value, GROUPS_MAX, parsed)?.into_iter().collect())
         });
         let allow = fields.object("allow", |allow| {
             Some([entries(allow, "ingress"), entries(allow, "egress")])
@@ -260,7 +262,7 @@ impl Network {
 }
 
 fn entries(allow: &mut Fields<'_>, key: &'static str) -> Option<Vec<AllowEntry>> {
-    let items = allow.read(key, |value| list(value, ENTRIES_MAX))?;
+    let items = allow.objects(key, ENTRIES_MAX, AllowEntry::read)?;
     let items = items.iter().enumerate();
     let read = items.filter_map(|(index, item)| allow.item(key, index, item, AllowEntry::read));
     Some(read.collect())
@@ -308,7 +310,7 @@ impl AllowEntry {
 
 /// Ports as `tcp/80`. None at all would look as if nothing were allowed, or everything.
 fn ports(value: &Value) -> Result<BTreeSet<(Protocol, u16)>, String> {
-    let items = list(value, PORTS_MAX)?;
+    let items = list_of(value, PORTS_MAX, |item| text(item).map(drop))?;
     if items.is_empty() {
         return Err("must not be empty; leave it out for every port".to_owned());
     }

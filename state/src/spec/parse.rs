@@ -10,6 +10,7 @@ mod set;
 pub use super::body::Deploy;
 pub use super::fields::FieldError;
 pub use set::set;
+pub(super) use set::sketch_set;
 
 /// Reads a deploy body.
 ///

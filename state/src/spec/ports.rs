@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::fields::{Fields, integer, list, text};
+use super::fields::{Fields, integer, text};
 
 /// Ports a container may publish. More than any service needs; the limit bounds the rule set and
 /// the check for listeners.
@@ -49,7 +49,7 @@ impl Protocol {
 /// Reads all ports. A host port is published once for each protocol and address; a container port
 /// may be published on several.
 pub(super) fn read(top: &mut Fields<'_>) -> Option<Vec<PortSpec>> {
-    let items = top.read("exposed_ports", |value| list(value, PORTS_MAX))?;
+    let items = top.objects("exposed_ports", PORTS_MAX, PortSpec::read)?;
     let mut ports = Vec::new();
     let (mut inside, mut outside) = (BTreeSet::new(), BTreeSet::new());
     for (index, item) in items.iter().enumerate() {

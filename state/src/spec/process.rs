@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
-use super::fields::{Fields, integer, list, text};
+use super::fields::{Fields, each, integer, list_of, text};
 
 /// Largest environment: the kernel takes 128 KiB a string and a quarter of the stack for all; a
 /// record this large is still one page of the store.
@@ -79,13 +79,13 @@ pub(super) fn read_user(top: &mut Fields<'_>) -> Option<String> {
 
 /// Reads the groups that the process is in besides those of its user.
 pub(super) fn read_groups(top: &mut Fields<'_>) -> Option<BTreeSet<String>> {
-    let group = |value| {
+    let group = |value: &Value| {
         let name = text(value)?;
         let fault = || "must be names or numbers of groups, such as \"audio\" or \"44\"".to_owned();
         is_account(name).then(|| name.to_owned()).ok_or_else(fault)
     };
     top.read("groups", |value| {
-        list(value, GROUPS_MAX)?.iter().map(group).collect()
+        Ok(each(value, GROUPS_MAX, group)?.into_iter().collect())
     })
 }
 
@@ -105,7 +105,11 @@ fn is_account(name: &str) -> bool {
 
 /// A command line: at least one word, none with NUL.
 pub(super) fn words(value: &Value) -> Result<Vec<String>, String> {
-    let items = list(value, WORDS_MAX).map_err(|_| WORDS_FAULT)?;
+    let items = list_of(value, WORDS_MAX, |item| text(item).map(drop));
+    let items = items.map_err(|fault| match value.is_array() || value.is_string() {
+        true => WORDS_FAULT.to_owned(),
+        false => fault,
+    })?;
     let words: Option<Vec<_>> = items
         .iter()
         .map(|item| item.as_str().map(str::to_owned))

@@ -128,8 +128,11 @@ impl Schedule {
 
 /// Reads the member `schedule`: a cron line, or an object with more about it.
 pub(super) fn read(top: &mut Fields<'_>) -> Option<Schedule> {
-    if top.is_text("schedule") {
-        return top.read("schedule", |value| Schedule::of_line(text(value)?));
+    if top.may_be_text("schedule") {
+        let read = top.read("schedule", |value| Schedule::of_line(text(value)?));
+        if !top.is_sketched() {
+            return read;
+        }
     }
     top.object("schedule", Schedule::read)
 }

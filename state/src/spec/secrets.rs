@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::Spec;
 use super::content::ContentTag;
-use super::fields::{FieldError, Fields, list, parsed, text};
+use super::fields::{FieldError, Fields, parsed, text};
 use super::files;
 use super::is_default;
 use super::security::{OWN_IDS, UserNamespace};
@@ -222,12 +222,24 @@ fn variable(value: &Value) -> Result<String, String> {
 
 /// Reads all secrets.
 pub(super) fn read(top: &mut Fields<'_>) -> Option<Vec<SecretUse>> {
-    let items = top.read("secrets", |value| list(value, SECRETS_MAX))?;
+    let items = top.objects("secrets", SECRETS_MAX, SecretUse::read)?;
     let uses = items.iter().enumerate();
     Some(
         uses.filter_map(|(index, item)| top.item("secrets", index, item, SecretUse::read))
             .collect(),
     )
+}
+
+/// Reads the members of the body that gives a secret its value.
+pub(super) fn read_value(top: &mut Fields<'_>) -> Option<Vec<u8>> {
+    let plain = top.read("value", |value| Ok(text(value)?.as_bytes().to_vec()));
+    let encoded = top.read("value_base64", files::base64);
+    match (top.has("value"), top.has("value_base64")) {
+        (false, false) => top.fault("value", "is required, or \"value_base64\""),
+        (true, true) => top.fault("value_base64", "another value is named beside it"),
+        (true, false) | (false, true) => {}
+    }
+    plain.or(encoded)
 }
 
 /// Reads the body that gives a secret its value.
@@ -238,14 +250,7 @@ pub fn value(body: &Value) -> Result<Vec<u8>, Vec<FieldError>> {
     let mut faults = Vec::new();
     let mut value = None;
     if let Some(mut top) = Fields::of(body, "", &mut faults) {
-        let plain = top.read("value", |value| Ok(text(value)?.as_bytes().to_vec()));
-        let encoded = top.read("value_base64", files::base64);
-        match (top.has("value"), top.has("value_base64")) {
-            (false, false) => top.fault("value", "is required, or \"value_base64\""),
-            (true, true) => top.fault("value_base64", "another value is named beside it"),
-            (true, false) | (false, true) => {}
-        }
-        value = plain.or(encoded);
+        value = read_value(&mut top);
         top.finish();
     }
     match value {

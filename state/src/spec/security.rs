@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::fields::{Fields, boolean, list, text};
+use super::fields::{Fields, boolean, each, text};
 
 /// Capabilities of a container by default: the set of docker and containerd.
 pub const DEFAULT_CAPABILITIES: [&str; 14] = [
@@ -211,10 +211,7 @@ fn names(fields: &mut Fields<'_>, key: &'static str) -> Vec<String> {
 }
 
 fn upper_case_names(value: &Value) -> Result<Vec<String>, String> {
-    list(value, 64)?
-        .iter()
-        .map(|item| text(item).map(str::to_ascii_uppercase))
-        .collect()
+    each(value, 64, |item| text(item).map(str::to_ascii_uppercase))
 }
 
 fn is_word(name: &str) -> bool {

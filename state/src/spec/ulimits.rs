@@ -5,9 +5,10 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::fields::{Fields, amount};
+use super::sketch::{self, learned};
 
 /// Word for no limit, and the kernel's number for it.
 const UNLIMITED: (&str, u64) = ("unlimited", u64::MAX);
@@ -162,7 +163,10 @@ impl UlimitName {
 pub(super) fn read(top: &mut Fields<'_>) -> Option<Ulimits> {
     let limits = top.read("ulimits", |value| {
         let fault = || "must be an object such as {\"nofile\": \"1024:65536\"}".to_owned();
-        value.as_object().ok_or_else(fault)
+        let limits =
+            || json!({"type": "object", "additionalProperties": learned(amount::<Ulimit>)});
+        let map = value.as_object();
+        map.ok_or_else(|| sketch::fault(value, limits, fault))
     })?;
     let mut read = Ulimits::new();
     for (key, value) in limits {

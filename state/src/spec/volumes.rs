@@ -7,7 +7,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::fields::{Fields, amount, boolean, list, parsed, text};
+use super::fields::{Fields, amount, boolean, parsed, text};
 use super::is_default;
 use crate::id::{ContainerName, InvalidName};
 use crate::quantity::ByteCount;
@@ -201,7 +201,7 @@ impl VolumeMount {
 
 /// Reads all volumes. No two are at one path, and no volume has two sizes.
 pub(super) fn read(top: &mut Fields<'_>) -> Option<Vec<VolumeMount>> {
-    let items = top.read("volumes", |value| list(value, VOLUMES_MAX))?;
+    let items = top.objects("volumes", VOLUMES_MAX, VolumeMount::read)?;
     let (mut volumes, mut paths) = (Vec::new(), BTreeSet::new());
     for (index, item) in items.iter().enumerate() {
         let Some(volume) = top.item("volumes", index, item, VolumeMount::read) else {

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::containerd::{pid, search_path};
+use super::contract::{self, GivenAnswer};
 use super::machine::{Machine, only_child};
 use super::proxy::Proxy;
 use super::{Testbed, http};
@@ -247,17 +248,19 @@ impl Agent {
         path: &str,
         body: Option<&Value>,
     ) -> Option<(u16, Value)> {
-        let method = method.parse().expect("a method");
+        let method: reqwest::Method = method.parse().expect("a method");
         let mut request = self
             .client
-            .request(method, format!("{}{path}", self.base))
+            .request(method.clone(), format!("{}{path}", self.base))
             .bearer_auth(TOKEN);
         if let Some(body) = body {
             request = request.json(body);
         }
         let response = request.timeout(Duration::from_secs(90)).send().await.ok()?;
-        let status = response.status().as_u16();
+        let (status, kind) = (response.status().as_u16(), kind(&response));
         let text = response.text().await.ok()?;
+        self.check((method.as_str(), path), (status, &kind), &text)
+            .await;
         Some((
             status,
             serde_json::from_str(&text).unwrap_or(Value::String(text)),
@@ -272,10 +275,10 @@ impl Agent {
         headers: &[(&str, &str)],
         body: Option<&Value>,
     ) -> (u16, String, Value) {
-        let method = method.parse().expect("a method");
+        let method: reqwest::Method = method.parse().expect("a method");
         let mut request = self
             .client
-            .request(method, format!("{}{path}", self.base))
+            .request(method.clone(), format!("{}{path}", self.base))
             .bearer_auth(TOKEN);
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -294,13 +297,30 @@ impl Agent {
             .and_then(|tag| tag.to_str().ok())
             .unwrap_or_default()
             .to_owned();
-        let status = response.status().as_u16();
+        let (status, kind) = (response.status().as_u16(), kind(&response));
         let text = response.text().await.expect("text");
+        self.check((method.as_str(), path), (status, &kind), &text)
+            .await;
         (
             status,
             etag,
             serde_json::from_str(&text).unwrap_or(Value::String(text)),
         )
+    }
+
+    /// Holds an answer against the document, unless it is another version's.
+    async fn check(&self, (method, path): (&str, &str), (status, kind): (u16, &str), text: &str) {
+        if self.program == Path::new(PROGRAM) {
+            let body = text.as_bytes();
+            let answer = GivenAnswer {
+                method,
+                path,
+                status,
+                kind,
+                body,
+            };
+            contract::check(&self.client, &self.base, &answer).await;
+        }
     }
 
     /// As [`Self::call`], and the agent must be there to answer.
@@ -423,4 +443,11 @@ impl Drop for Agent {
             );
         }
     }
+}
+
+/// Type of an answer's body.
+fn kind(response: &reqwest::Response) -> String {
+    let kind = response.headers().get("content-type");
+    let kind = kind.and_then(|kind| kind.to_str().ok());
+    kind.unwrap_or_default().to_owned()
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use super::super::fields::{Fields, text};
 use super::super::is_default;
+use super::super::sketch;
 use super::port;
 
 const PATH_BYTES_MAX: usize = 1 << 10;
@@ -74,7 +75,8 @@ impl StatusRange {
         };
         let written = value.as_u64().map(|number| number.to_string());
         let written = written.as_deref().or_else(|| value.as_str());
-        let written = written.ok_or_else(fault)?;
+        let schema = || json!({"type": ["string", "integer"]});
+        let written = written.ok_or_else(|| sketch::fault(value, schema, fault))?;
         let (first, last) = written.split_once('-').unwrap_or((written, written));
         let (first, last) = (code(first)?, code(last)?);
         if first > last {

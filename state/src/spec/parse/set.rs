@@ -6,10 +6,18 @@ use serde_json::Value;
 
 use super::{Deploy, FieldError};
 use crate::spec::body::read;
-use crate::spec::fields::{FAULTS_MAX, Fields, list};
+use crate::spec::fields::{FAULTS_MAX, Fields, list_of};
 
 /// Bodies in a set. A request of 1 MiB has room for no more, with some 100 bytes each.
 const CONTAINERS_MAX: usize = 10_000;
+
+/// Asks for the members of a set, to have a sketch of it.
+pub(in crate::spec) fn sketch_set(top: &mut Fields<'_>) {
+    let item = |_: &Value| Ok(());
+    top.required("containers", |value| {
+        list_of(value, CONTAINERS_MAX, item).map(drop)
+    });
+}
 
 /// Reads a set of deploy bodies; no name twice.
 ///
@@ -19,7 +27,7 @@ const CONTAINERS_MAX: usize = 10_000;
 pub fn set(body: &Value) -> Result<Vec<Deploy>, Vec<FieldError>> {
     let mut faults = Vec::new();
     if let Some(mut top) = Fields::of(body, "", &mut faults) {
-        top.required("containers", |value| list(value, CONTAINERS_MAX).map(drop));
+        sketch_set(&mut top);
         top.finish();
     }
     let items = body.get("containers").and_then(Value::as_array);

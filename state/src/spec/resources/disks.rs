@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::super::fields::{Fields, amount, integer};
 use super::super::is_default;
+use super::super::sketch;
 use crate::quantity::ByteCount;
 
 /// Disks that one limit names.
@@ -78,7 +79,10 @@ fn rates<'a, T>(
     let object = |value: &'a Value| match value {
         Value::Object(members) => Ok(members),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_) => {
-            Err("must be an object, as in {\"/dev/sda\": …}".to_owned())
+            let schema =
+                || json!({"type": "object", "additionalProperties": sketch::learned(read)});
+            let message = || "must be an object, as in {\"/dev/sda\": …}".to_owned();
+            Err(sketch::fault(value, schema, message))
         }
     };
     let none = Map::new();

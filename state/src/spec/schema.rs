@@ -1,0 +1,69 @@
+//! JSON Schemas of the bodies that are read, by the names under which they refer to each other.
+
+use serde_json::{Map, Value, json};
+
+use super::fields::Fields;
+use super::{body, exec, parse, secrets};
+
+pub use super::sketch::nullable;
+
+/// Schemas of all bodies: `DeployBody`; `ShownBody`, which a deploy body is shown as, without the
+/// values of its environment; `DeploySet`; `ExecBody`; `SecretBody`.
+#[must_use]
+pub fn bodies() -> Map<String, Value> {
+    let deploy = deploy();
+    let mut shown = deploy.clone();
+    let values = &mut shown["properties"]["environment"]["additionalProperties"];
+    *values = nullable(values.take());
+    let mut exec = Fields::sketch(|fields| drop(exec::ExecSpec::read(fields)));
+    exec["required"] = json!(["command"]);
+    exec["properties"]["command"]["type"] = json!("array");
+    let mut set = Fields::sketch(parse::sketch_set);
+    set["properties"]["containers"]["items"] = json!({"$ref": "#/components/schemas/DeployBody"});
+    let secret = Fields::sketch(|fields| drop(secrets::read_value(fields)));
+    let schemas = [
+        ("DeployBody", deploy),
+        ("ShownBody", shown),
+        ("DeploySet", set),
+        ("ExecBody", exec),
+        ("SecretBody", secret),
+    ];
+    schemas
+        .map(|(name, schema)| (name.to_owned(), schema))
+        .into_iter()
+        .collect()
+}
+
+/// Schema of the deploy body, with its defaults.
+fn deploy() -> Value {
+    let mut schema = Fields::sketch(|fields| drop(body::read_members(fields)));
+    let least = json!({"name": "default", "image": "default"});
+    if let Ok(deploy) = parse::deploy(&least) {
+        let mut shown = body::of_deploy(&deploy);
+        for key in ["name", "image"] {
+            drop(
+                shown
+                    .as_object_mut()
+                    .and_then(|members| members.remove(key)),
+            );
+        }
+        defaults(&mut schema, &shown);
+    }
+    schema
+}
+
+/// Writes the defaults of members into a schema. One that is not known beforehand is null.
+fn defaults(schema: &mut Value, shown: &Value) {
+    let members = schema.get_mut("properties").and_then(Value::as_object_mut);
+    for (key, member) in members.into_iter().flatten() {
+        let default = &shown[key];
+        if default.is_object() && member.get("properties").is_some() {
+            defaults(member, default);
+        } else if !default.is_null() {
+            member["default"] = default.clone();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
