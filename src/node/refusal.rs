@@ -43,9 +43,7 @@ pub(super) fn refusal(error: StoreError) -> Refusal {
         | StoreError::NoCapacity(..)
         | StoreError::TooManyRules(_) => Refusal::Full(text),
         StoreError::NotFound(_) | StoreError::UnknownGeneration(..) => Refusal::NotFound(text),
-        StoreError::Disk(source) | StoreError::Unsure(source)
-            if source.kind() == std::io::ErrorKind::StorageFull =>
-        {
+        StoreError::Disk(source) if source.kind() == std::io::ErrorKind::StorageFull => {
             Refusal::Full(format!("{text}: {source}"))
         }
         StoreError::Unsealed(..) | StoreError::SecretUnsealed(..) => Refusal::Unavailable(text),

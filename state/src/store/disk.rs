@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{Advice, FlockOperation, flock};
 use rustix::io::Errno;
 use serde_json::Value;
 use sha2::{Digest as _, Sha256};
@@ -147,6 +147,18 @@ pub(super) struct Disk {
     sums: BTreeMap<String, (u128, u64)>,
 }
 
+/// Has the kernel read the files from the disk: of a write or a sync that failed it keeps pages, takes
+/// them for written, and answers from them until the machine is off.
+fn forget_pages(path: &Path) {
+    for directory in [path.to_owned(), path.join("blobs")] {
+        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
+            if let Ok(file) = File::open(entry.path()) {
+                let _only_advice = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
+            }
+        }
+    }
+}
+
 impl Disk {
     /// Opens the directory `path`, which is created if it is missing, and reads everything.
     pub(super) fn open(path: &Path) -> Result<(Self, Entries), DiskError> {
@@ -154,6 +166,7 @@ impl Disk {
         // On a thread of its own, for sled may never return; then that thread is lost.
         let opener = std::thread::Builder::new().name("sled-open".to_owned());
         let open = move || {
+            forget_pages(&path);
             let result = catch_unwind(AssertUnwindSafe(|| Self::open_unlocked(&path)));
             let _nobody_waits = answer.send(result.unwrap_or_else(|panic| Err(panicked(&*panic))));
         };

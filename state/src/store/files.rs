@@ -1,13 +1,10 @@
 //! The files that a change is written to: sled's, and the place of the last change.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, ErrorKind};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-
-use rustix::fs::Advice;
 
 use super::defaults;
 use super::disk::{ChapterChange, Disk, DiskError};
@@ -57,6 +54,8 @@ pub(super) struct StoreFiles {
     slow: u32,
     /// Fault for which a recovery could not open them to the end. It is none of what they hold.
     pub(super) fault: Option<String>,
+    /// Whether the files may hold a change that was not acknowledged.
+    pub(super) is_unsure: bool,
     /// Whether a closing of the files does not end.
     pub(super) stuck: Arc<AtomicBool>,
     /// The state directory, locked as long as this value lives: no second agent writes here.
@@ -72,6 +71,7 @@ impl StoreFiles {
             last: LastChange::at(0),
             slow: 0,
             fault: None,
+            is_unsure: false,
             stuck: Arc::default(),
             lock: None,
         }
@@ -136,6 +136,8 @@ impl StoreFiles {
             Err(error) => {
                 self.fault = Some(format!("{} cannot be written now: {error}", last::NAME));
                 self.state = FilesState::Failed;
+                let files = OpenFiles { disk, last: None };
+                close(FilesState::Open(Box::new(files)), &self.stuck);
             }
         }
         Ok((desired, losses))
@@ -163,9 +165,19 @@ impl StoreFiles {
         }
         let (disk, found) = opened?;
         // The last change comes first: files that hold more than it says are well, not less.
-        let last = self.open_last(self.last.clone())?;
-        let disk = recover::repaired(&self.dir, disk, &found, desired).map_err(io_error)?;
-        self.state = FilesState::Open(Box::new(OpenFiles { disk, last }));
+        let last = self.open_last(self.last.clone());
+        let mut files = Box::new(OpenFiles { disk, last: None });
+        let repaired = last.and_then(|last| {
+            files.last = last;
+            let repaired = recover::repaired(&self.dir, &mut files.disk, &found, desired);
+            repaired.map_err(io_error)
+        });
+        let files = FilesState::Open(files);
+        if repaired.is_err() {
+            close(files, &self.stuck);
+            return repaired;
+        }
+        (self.state, self.is_unsure) = (files, false);
         Ok(())
     }
 
@@ -176,7 +188,6 @@ impl StoreFiles {
             let message = "closing the state's files after a failed write does not end";
             return Err(io::Error::new(ErrorKind::TimedOut, message));
         }
-        forget_pages(&path);
         let opened = Disk::open(&path);
         match opened {
             // Nothing is lost by it.
@@ -280,18 +291,6 @@ impl OpenFiles {
     }
 }
 
-/// Has the kernel read the files from the disk: of a write or a sync that failed it keeps pages, takes
-/// them for written, and answers from them until the machine is off.
-fn forget_pages(path: &Path) {
-    for directory in [path.to_owned(), path.join("blobs")] {
-        for entry in fs::read_dir(directory).into_iter().flatten().flatten() {
-            if let Ok(file) = File::open(entry.path()) {
-                let _only_advice = rustix::fs::fadvise(&file, 0, None, Advice::DontNeed);
-            }
-        }
-    }
-}
-
 pub(super) fn io_error(error: DiskError) -> io::Error {
     match error {
         DiskError::Io(error) | DiskError::NoRoom(error) => error,
@@ -300,24 +299,32 @@ pub(super) fn io_error(error: DiskError) -> io::Error {
     }
 }
 
+/// Word that a closing has not ended, until it is dropped: by a panic of sled's as well.
+struct ClosingWord(Arc<AtomicBool>);
+
+impl Drop for ClosingWord {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+}
+
 /// Closes files that failed, on a thread of its own: sled may panic, or never return. `stuck` says
 /// that it has not returned (yet).
 fn close(files: FilesState, stuck: &Arc<AtomicBool>) {
     let (done, closed) = std::sync::mpsc::sync_channel(1);
     stuck.store(true, Ordering::Relaxed);
-    let ended = Arc::clone(stuck);
+    let word = ClosingWord(Arc::clone(stuck));
     let closing = std::thread::Builder::new()
         .name("sled-close".to_owned())
         .spawn(move || {
+            // Dropped in this order, also by a panic: whoever hears of the end finds no word.
+            let (done, word, files) = (done, word, files);
             drop(files);
-            ended.store(false, Ordering::Relaxed);
+            drop(word);
             let _nobody_waits = done.send(());
         });
-    match closing {
-        Ok(_) => {
-            let _late = closed.recv_timeout(CLOSE_TIMEOUT);
-        }
-        // It was closed here instead, with the thread that was not made.
-        Err(_) => stuck.store(false, Ordering::Relaxed),
+    // Without a thread they were closed here instead.
+    if closing.is_ok() {
+        let _late = closed.recv_timeout(CLOSE_TIMEOUT);
     }
 }

@@ -282,9 +282,11 @@ impl Recovery<'_> {
     }
 
     fn writable(&mut self, disk: Option<Disk>, found: &Entries, desired: &Desired) -> Option<Disk> {
-        repaired(self.dir, disk?, found, desired)
+        let mut disk = disk?;
+        repaired(self.dir, &mut disk, found, desired)
             .map_err(|error| self.tell(format!("{SLED}/ cannot be written now: {error}")))
             .ok()
+            .map(|()| disk)
     }
 }
 
@@ -307,13 +309,13 @@ fn taken_from(choice: Choice, copies: &[Option<Entries>; 2]) -> String {
     )
 }
 
-/// The files once they hold the desired state: no less, and no more.
+/// Has the files hold the desired state: no less, and no more.
 pub(super) fn repaired(
     dir: &StateDir,
-    mut disk: Disk,
+    disk: &mut Disk,
     found: &Entries,
     desired: &Desired,
-) -> Result<Disk, DiskError> {
+) -> Result<(), DiskError> {
     let wanted = desired.entries();
     let gone = found
         .keys()
@@ -325,8 +327,8 @@ pub(super) fn repaired(
     let changes: Vec<(String, Option<Value>)> = gone
         .chain(other.map(|(key, value)| (key.clone(), Some(value.clone()))))
         .collect();
-    if !changes.is_empty() {
-        disk.write(dir, &changes, &[])?;
+    if changes.is_empty() {
+        return Ok(());
     }
-    Ok(disk)
+    disk.write(dir, &changes, &[])
 }
