@@ -44,12 +44,12 @@ pub(crate) struct Clients(Arc<Mutex<BTreeMap<&'static str, Told>>>);
 enum Ask {
     Deploy(u64, RunState),
     Order(Order),
-    /// Go back to one of the generations that were seen, by its place among them.
+    /// Go back to one of the generations before that were seen, by its place among them.
     Back(u64),
 }
 
 fn ask(name: &str) -> Ask {
-    match dice::below(13) {
+    match dice::below(16) {
         0..6 => Ask::Deploy(
             dice::below(bodies::count(name)),
             if dice::chance(90) {
@@ -115,8 +115,9 @@ impl Ask {
         let Self::Back(place) = self else {
             return None;
         };
-        let place = usize::try_from(place).ok()? % told.past.1.len().max(1);
-        let target = told.past.1.iter().nth(place);
+        let before = told.past.1.len().saturating_sub(1);
+        let place = usize::try_from(place).ok()? % before.max(1);
+        let target = told.past.1.iter().take(before).nth(place);
         target.map(|(generation, body)| (*generation, *body))
     }
 
@@ -162,7 +163,7 @@ fn back(
     let is_mistaken = plants::is(Plant::MistakesGeneration);
     let request = RollbackRequest {
         id: present.id,
-        generation: generation.map(|asked| asked.saturating_sub(u64::from(is_mistaken))),
+        generation: generation.map(|asked| asked + u64::from(is_mistaken)),
         if_match: None,
         keyed: None,
         by: "a client".to_owned(),

@@ -24,13 +24,12 @@ pub(crate) enum Plant {
     HearsAnswers,
     /// A CHaS that answers is said to be away.
     HearsNoAnswer,
-    /// A way back by hand leads to another generation than the one that was asked for. Not in [`ALL`]:
-    /// too few histories go back for it to be found within them.
+    /// A way back by hand leads to another generation than the one that was asked for.
     MistakesGeneration,
 }
 
 /// Every planted fault.
-const ALL: [Plant; 8] = [
+const ALL: [Plant; 9] = [
     Plant::TakesPorts,
     Plant::HidesRestart,
     Plant::MissesBoot,
@@ -39,6 +38,7 @@ const ALL: [Plant; 8] = [
     Plant::CallsReady,
     Plant::HearsAnswers,
     Plant::HearsNoAnswer,
+    Plant::MistakesGeneration,
 ];
 
 /// Histories within which each is found.
