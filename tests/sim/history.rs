@@ -444,6 +444,8 @@ impl Life {
             tokio::time::sleep(step).await;
             left = left.checked_sub(step).ok_or("the state stays unknown")?;
         }
+        // What was asked just before has its answer by then, and does not come after the stop.
+        tokio::time::sleep(step).await;
         self.clients.stop_jobs(world, writer, &self.handle).await;
         if dice::chance(30) {
             self.rest().await?;
