@@ -14,6 +14,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::middleware;
+use error::ProblemKind;
 use state::access::NameScope;
 use state::desired::Record;
 use state::id::{ContainerId, ContainerName};
@@ -267,6 +268,11 @@ pub(crate) fn router<N: NodeApi>(
     metrics: Option<Metrics>,
 ) -> Router {
     let CallRules { gate, hosts } = rules;
+    if let Some(metrics) = &metrics {
+        let kinds = ProblemKind::ALL.iter();
+        let kinds = kinds.filter(|kind| **kind != ProblemKind::ContainerFailed);
+        metrics.know_problems(kinds.map(|kind| kind.code()));
+    }
     let (followers, watchers) = (logs::followers(), stats::watchers());
     let readers = events::readers();
     let routes = rights::routes().into_iter().filter_map(|route| {

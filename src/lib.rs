@@ -116,8 +116,8 @@
 //! - A reason: `state/src/reason.rs`, the table in `README.md`, a test in `tests/real/reasons`.
 //! - An alarm, for every state in which the node looks well and is not: a row in
 //!   `state/src/alarm.rs`, and [`journal::Journal::set_alarm`] after each look at it.
-//! - A route: the router in `src/api.rs`, a handler below `api`, a call of [`api::NodeApi`] that
-//!   `node` answers with a type of [`view`].
+//! - A route: a row in `api/rights.rs`, its operation in `api/operations.rs` and the bodies of its answers in
+//!   `api/openapi/answers.txt`, a handler below `api`, a call of [`api::NodeApi`] that `node` answers with a type of [`view`].
 //! - An event: [`state::event::EventKind`], its line in `journal/line.rs`, its count in `count.rs`.
 //! - A network driver: a room below `network` with [`network::NetworkDriver`], chosen in [`agent`].
 //!   An engine: a room below `runtime` with [`runtime::engine::Engine`]. An OCI runtime:

@@ -13,7 +13,6 @@ macro_rules! kinds {
 
         impl ProblemKind {
             /// The kinds, in the order of the table.
-            #[cfg(test)]
             pub(in crate::api) const ALL: &'static [Self] = &[$(Self::$code,)*];
 
             /// The word by which programs tell problems apart; it never changes its meaning.

@@ -259,7 +259,7 @@ impl Agent {
         let response = request.timeout(Duration::from_secs(90)).send().await.ok()?;
         let (status, kind) = (response.status().as_u16(), kind(&response));
         let text = response.text().await.ok()?;
-        self.check((method.as_str(), path), (status, &kind), &text)
+        self.check((method.as_str(), path), (status, kind.as_deref()), &text)
             .await;
         Some((
             status,
@@ -299,7 +299,7 @@ impl Agent {
             .to_owned();
         let (status, kind) = (response.status().as_u16(), kind(&response));
         let text = response.text().await.expect("text");
-        self.check((method.as_str(), path), (status, &kind), &text)
+        self.check((method.as_str(), path), (status, kind.as_deref()), &text)
             .await;
         (
             status,
@@ -309,8 +309,15 @@ impl Agent {
     }
 
     /// Holds an answer against the document, unless it is another version's.
-    async fn check(&self, (method, path): (&str, &str), (status, kind): (u16, &str), text: &str) {
-        if self.program == Path::new(PROGRAM) {
+    async fn check(
+        &self,
+        (method, path): (&str, &str),
+        (status, kind): (u16, Option<&str>),
+        text: &str,
+    ) {
+        if self.program == Path::new(PROGRAM)
+            && let Some(kind) = kind
+        {
             let body = text.as_bytes();
             let answer = GivenAnswer {
                 method,
@@ -445,9 +452,12 @@ impl Drop for Agent {
     }
 }
 
-/// Type of an answer's body.
-fn kind(response: &reqwest::Response) -> String {
-    let kind = response.headers().get("content-type");
-    let kind = kind.and_then(|kind| kind.to_str().ok());
-    kind.unwrap_or_default().to_owned()
+/// The type of an answer. `None`: it is none of the agent's, which bear the id of their request.
+fn kind(response: &reqwest::Response) -> Option<String> {
+    let headers = response.headers();
+    headers.get("x-request-id")?;
+    let kind = headers
+        .get("content-type")
+        .and_then(|kind| kind.to_str().ok());
+    Some(kind.unwrap_or_default().to_owned())
 }
