@@ -8,13 +8,17 @@ use super::{body, exec, parse, secrets};
 pub use super::sketch::nullable;
 
 /// Schemas of all bodies: `DeployBody`; `ShownBody`, which a deploy body is shown as, without the
-/// values of its environment; `DeploySet`; `ExecBody`; `SecretBody`.
+/// values of its environment and the contents of its files; `DeploySet`; `ExecBody`; `SecretBody`.
 #[must_use]
 pub fn bodies() -> Map<String, Value> {
     let deploy = deploy();
     let mut shown = deploy.clone();
     let values = &mut shown["properties"]["environment"]["additionalProperties"];
     *values = nullable(values.take());
+    let file = &mut shown["properties"]["files"]["items"]["properties"];
+    file["fingerprint"] = json!({"type": ["string", "null"], "description": "Fingerprint of its content, which is not shown"});
+    file["size"] =
+        json!({"type": "integer", "minimum": 0, "description": "Size of its content in bytes"});
     let mut exec = Fields::sketch(|fields| drop(exec::ExecSpec::read(fields)));
     exec["required"] = json!(["command"]);
     exec["properties"]["command"]["type"] = json!("array");
