@@ -225,11 +225,7 @@ impl Store {
         if changes.is_empty() && !matches!(files.state, FilesState::Failed) {
             return Ok(answer);
         }
-        opened.map_err(|error| match files.is_unsure {
-            // It may be this very one, asked for again.
-            true => StoreError::Unsure(error),
-            false => StoreError::Disk(error),
-        })?;
+        opened.map_err(|error| files.refused(error))?;
         let adds_nothing = adds_nothing(&desired, &changes);
         if !adds_nothing {
             reserve::check(&files.dir).map_err(StoreError::Disk)?;
@@ -245,13 +241,9 @@ impl Store {
             *lock(&self.unwritable) = Some(error.to_string());
             // Nobody knows how much of it the disk has: it is brought back to what is in force, or the
             // caller is told.
-            let taken_back = files.open_again(&desired);
-            files.is_unsure = taken_back.is_err();
-            self.tell_unstored(announced, taken_back.is_ok());
-            return Err(match taken_back {
-                Ok(()) => StoreError::Disk(error),
-                Err(_) => StoreError::Unsure(error),
-            });
+            files.is_unsure = files.open_again(&desired).is_err();
+            self.tell_unstored(announced, !files.is_unsure);
+            return Err(files.refused(error));
         }
         self.publish(next);
         *lock(&self.unwritable) = None;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use super::StoreError;
 use super::defaults;
 use super::disk::{ChapterChange, Disk, DiskError};
 use super::last::{self, LastChange, LastFile, LastState};
@@ -179,6 +180,16 @@ impl StoreFiles {
         }
         (self.state, self.is_unsure) = (files, false);
         Ok(())
+    }
+
+    /// The refusal of a change for this error. Where an earlier one may be on the disk, it may be this
+    /// very one, asked for again.
+    pub(super) fn refused(&self, error: io::Error) -> StoreError {
+        if self.is_unsure {
+            StoreError::Unsure(error)
+        } else {
+            StoreError::Disk(error)
+        }
     }
 
     fn opened(&self) -> io::Result<(Disk, Entries)> {
