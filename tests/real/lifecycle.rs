@@ -123,7 +123,7 @@ async fn a_change_replaces_the_container_and_keeps_its_place() {
         (&again["id"], &again["ip"], &again["ports"]),
         (&shown["id"], &shown["ip"], &shown["ports"])
     );
-    assert!(serves(&again).await);
+    eventually("it serves", async || serves(&again).await).await;
     assert_eq!(
         stand.bed.ctr(&["containers", "ls", "-q"]).lines().count(),
         1
