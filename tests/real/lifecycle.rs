@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::harness::Testbed;
-use crate::stand::{SOON, Stand, page, serves};
+use crate::stand::{SOON, Stand, eventually, page, serves};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_container_serves_survives_the_agent_and_leaves_nothing() {
