@@ -45,11 +45,18 @@ pub(super) async fn in_view<T: Send + 'static>(
     // Without a lease, containerd's garbage collector may take the view while it is looked at.
     let name = Uuid::new_v4().simple().to_string();
     let key = format!("chas-view-{name}");
-    let lease = match length {
+    let mut lease = match length {
         ViewLength::Short => Lease::open(client, &key, SystemTime::now()).await?,
         ViewLength::Long => Lease::of_view(client, &key, SystemTime::now()).await?,
     };
-    let done = match snapshots::view(&lease.client, &key, parent).await {
+    let mut viewed = snapshots::view(&lease.client, &key, parent).await;
+    if length == ViewLength::Short && matches!(viewed, Err(CallError::NotFound(_))) {
+        // A sweep may have ended the lease before it kept anything: that is no loss of the image.
+        let unswept = Lease::of_view(client, &key, SystemTime::now()).await?;
+        std::mem::replace(&mut lease, unswept).close().await?;
+        viewed = snapshots::view(&lease.client, &key, parent).await;
+    }
+    let done = match viewed {
         Ok(mounts) => {
             let run_dir = run_dir.to_owned();
             let work = move || work(ImageRoot::open(&mounts, &run_dir, &name));
