@@ -12,11 +12,13 @@ use tokio_util::task::TaskTracker;
 use self::clients::ClientWatch;
 use self::doors::Doors;
 use self::events::KeptFeed;
+use self::hearing::Hearing;
 use self::rooms::Rooms;
 use self::tls::TlsWatch;
 use crate::api::listener::TlsInForce;
 use crate::api::{CallerToken, ClientList};
 use crate::config::{Config, Reload, Reloaded};
+use crate::log_level::LogLevel;
 use crate::{notify, shutdown, signals};
 
 mod clients;
@@ -24,6 +26,7 @@ mod confinement;
 mod doors;
 mod events;
 mod first_token;
+mod hearing;
 mod host_paths;
 mod inherited;
 mod link;
@@ -50,7 +53,7 @@ const DRAIN: Duration = Duration::from_secs(15);
 ///
 /// # Errors
 /// The store or the host's facts keep it from starting.
-pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
+pub async fn run(config: Config, reload: Reload, level: LogLevel) -> anyhow::Result<()> {
     let given = inherited::inherited();
     let config = subnet::settled(config).await;
     let tracker = TaskTracker::new();
@@ -67,8 +70,10 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
     .context("signals cannot be caught")?;
     let clients = ClientList::default();
     let kept = KeptFeed::open(&config).await;
-    let (callers, feed) = ((token.clone(), clients.clone()), kept.feed.clone());
-    let rooms = Rooms::build(&config, callers, feed, &stop, &tracker).await?;
+    let (keeping, kept_until) = (level.clone().keep(), stop.clone());
+    tracker.spawn(async move { kept_until.run_until_cancelled(keeping).await });
+    let (callers, told) = ((token.clone(), clients.clone()), (kept.feed.clone(), level));
+    let rooms = Rooms::build(&config, callers, told, &stop, &tracker).await?;
     let mut watch = ClientWatch::new(clients, rooms.journal());
     watch.look(&config).await;
     let (watching, watched) = (watch.run(config.clone(), clients_due), stop.clone());
@@ -82,11 +87,13 @@ pub async fn run(config: Config, reload: Reload) -> anyhow::Result<()> {
         tracker.spawn(async move { watched.run_until_cancelled(watching).await });
         tls = Some(in_force);
     }
-    let doors = Doors::open(&config, given, (token, tls), rooms.journal()).await;
+    let hearing = Hearing::default();
+    let told = (rooms.journal(), hearing.clone());
+    let doors = Doors::open(&config, given, (token, tls), told).await;
     announce(&config);
     rooms.watch_policy(&config, policy_due, &stop, &tracker);
     events::tell_of_life(rooms.journal(), stop.clone(), &tracker);
-    let router = rooms.start(&config, &stop, &tracker);
+    let router = rooms.start(&config, hearing, &stop, &tracker);
     notify::ready();
     doors.serve(router, stop.clone()).await;
     stop.cancel();

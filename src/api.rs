@@ -18,6 +18,7 @@ use error::ProblemKind;
 use state::access::NameScope;
 use state::desired::Record;
 use state::id::{ContainerId, ContainerName};
+use state::log_level::LevelOrder;
 use state::ownership::Order;
 use state::ownership::answers::{Key, Keyed};
 use state::policy::Denial;
@@ -31,6 +32,7 @@ use tokio::sync::watch;
 
 use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::feed::EventFeed;
+use crate::log_level::LogLevelView;
 use crate::metrics::Metrics;
 use crate::view::{
     CapacityView, ChronicleView, ContainerView, DeployedView, ExplanationView, FindError,
@@ -58,6 +60,7 @@ mod idempotency;
 mod json;
 pub(crate) mod listener;
 mod listing;
+mod log_level;
 mod logs;
 mod metrics;
 mod openapi;
@@ -227,6 +230,15 @@ pub(crate) trait NodeApi: NodeFiles {
 
     /// The node's health.
     fn health(&self) -> HealthView;
+
+    /// The level of the agent's own log.
+    fn log_level(&self) -> LogLevelView;
+
+    /// Gives that log another level for a while, and has it be written down before.
+    fn set_log_level(
+        &self,
+        order: LevelOrder,
+    ) -> impl Future<Output = Result<LogLevelView, Refusal>> + Send;
 }
 
 /// The cause for which a change was not taken.

@@ -40,13 +40,14 @@ mod secrets;
 pub(crate) use clients::parse as parse_clients;
 #[cfg(any(test, fuzzing))]
 pub(crate) use file::read as read_file;
+pub(crate) use parse::log_level as read_log_level;
 
 pub use api::{ApiSection, ApiTls, Exposure};
 pub use check::report;
 pub use clients::{DEFAULT_CLIENTS, NewToken, TokenOrder};
 pub use containers::ContainersSection;
 pub use image::ImageSection;
-pub use logs::{LogsSection, SystemUser};
+pub use logs::{LogFormat, LoggingSection, LogsSection, SystemUser};
 pub use origin::{ConfigError, ConfigErrors, Origin};
 pub use policy::{DEFAULT_POLICY, POLICY_KEYS, PolicyFile, PolicyTrial};
 pub use reload::{Reload, Reloaded};
@@ -161,26 +162,6 @@ pub struct MonitoringSection {
     pub health_interval: Duration,
     /// Whether `GET /metrics` is served.
     pub metrics_enabled: bool,
-}
-
-/// Section `logging`: the agent's own log.
-#[derive(Clone, Debug)]
-pub struct LoggingSection {
-    /// Directives of `tracing_subscriber::EnvFilter`.
-    pub level: String,
-    /// Format of a log line.
-    pub format: LogFormat,
-    /// File that log lines are appended to. `None`: stderr.
-    pub file: Option<PathBuf>,
-}
-
-/// Format of a log line.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text for people.
-    Text,
-    /// A JSON object for each line.
-    Json,
 }
 
 /// Section `state`: directories of the agent's state.

@@ -43,6 +43,7 @@
 //!   to addresses),
 //!   [`monitor`] (the machine's load), [`notify`] (systemd), [`shutdown`] and [`signals`]: know
 //!   nobody.
+//! - [`log_level`]: the level of the agent's own log, as configured or another for a while.
 //! - [`config`]: flags, environment, file. The only room that reads the environment.
 //! - [`metrics`]: counters. Of the things that it counts it knows the machine alone.
 //! - [`feed`]: the last events, numbered and rendered, for those who read them, also over a restart.
@@ -213,6 +214,7 @@ mod host_paths;
 pub mod hostile;
 pub mod journal;
 mod lock;
+pub mod log_level;
 pub mod logs;
 pub(crate) mod lookup;
 pub mod metrics;

@@ -4,10 +4,12 @@ use std::ffi::OsStr;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use chas_node_agent::cli::{self, Invocation};
 use chas_node_agent::config::{self, Config, Flags, LoadFor, Reload, TokenOrder};
+use chas_node_agent::log_level::LogLevel;
 use chas_node_agent::operator::AgentAddress;
 use chas_node_agent::{agent, audit, logs, operator, telemetry};
 use state::access::ClientToken;
@@ -63,7 +65,7 @@ fn run(flags: Flags) -> ExitCode {
     };
     let journal = config::environment(telemetry::JOURNAL_VARIABLE);
     let log = match telemetry::start(&config.logging, journal.as_deref()) {
-        Ok(log) => log,
+        Ok(log) => Arc::new(log),
         Err(error) => {
             complain(&format!(
                 "chas-node-agent: {:#}\n",
@@ -73,16 +75,19 @@ fn run(flags: Flags) -> ExitCode {
         }
     };
     let logs_to_file = config.logging.file.is_some();
+    let dial = Arc::clone(&log);
+    let level = LogLevel::new(&config.logging.level, move |level| dial.set_level(level));
+    let reloaded = level.clone();
     let reload = Reload::new(loaded.effective, move || {
         // Also when the rest cannot be read: whoever moved the file away waits for it.
         log.reopen();
         let loaded = config::load(&flags, &config::environment, LoadFor::Run);
         if let Ok(config) = &loaded.outcome {
-            log.set_level(&config.logging.level);
+            reloaded.configure(&config.logging.level);
         }
         loaded
     });
-    let Err(error) = serve(config, reload) else {
+    let Err(error) = serve(config, reload, level) else {
         return ExitCode::SUCCESS;
     };
     tracing::error!(error = %format_args!("{error:#}"), "agent failed");
@@ -205,13 +210,13 @@ fn provide_tls() -> anyhow::Result<()> {
         .map_err(|_| anyhow::anyhow!("cannot install the TLS provider: another one is installed"))
 }
 
-fn serve(config: Config, reload: Reload) -> anyhow::Result<()> {
+fn serve(config: Config, reload: Reload, level: LogLevel) -> anyhow::Result<()> {
     provide_tls()?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(agent::run(config, reload));
+    let ended = runtime.block_on(agent::run(config, reload, level));
     // The agent has already waited for its tasks; a disk that hangs is not waited for.
     runtime.shutdown_timeout(Duration::from_secs(1));
     ended

@@ -14,6 +14,7 @@ use tokio::sync::watch;
 use crate::chas::LinkState;
 use crate::exec::ExecRoom;
 use crate::journal::Journal;
+use crate::log_level::LogLevel;
 use crate::logs::keep::Loggers;
 use crate::monitor::Monitor;
 use crate::reconcile::{Board, Handle};
@@ -67,6 +68,8 @@ pub(crate) struct AgentNode {
     volumes: Option<NodeVolumes>,
     /// `None`: nobody looks whether an image to go back to is there.
     images: Option<Arc<dyn ImageShelf>>,
+    /// Level of the agent's own log.
+    log_level: LogLevel,
     /// The start of the agent, by the wall clock.
     started: SystemTime,
     unsettled: UnsettledSince,
@@ -95,6 +98,7 @@ impl AgentNode {
             usage: None,
             volumes: None,
             images: None,
+            log_level: LogLevel::new("info", |_| false),
             started: SystemTime::now(),
             unsettled: UnsettledSince::default(),
         }
@@ -115,6 +119,12 @@ impl AgentNode {
     /// The same, with what containers use.
     pub(crate) fn with_usage(mut self, sources: UsageSources) -> Self {
         self.usage = Some(Arc::new(sources));
+        self
+    }
+
+    /// The same, whose log has this level.
+    pub(crate) fn with_log_level(mut self, level: LogLevel) -> Self {
+        self.log_level = level;
         self
     }
 

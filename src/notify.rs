@@ -22,27 +22,38 @@ pub(crate) fn stopping() {
     tell(&NotifyState::Stopping);
 }
 
-/// Tells systemd that the agent lives, at half the interval of `WatchdogSec=`, as long as `stalled`
-/// names nothing that is stuck: after a whole interval without a sign, systemd restarts the agent.
-/// Ends with `cancel`, or at once if systemd does not ask.
+/// Interval of the signs of life where systemd asks for none.
+const BEAT_DEFAULT: Duration = Duration::from_secs(30);
+
+/// Interval at which the agent looks whether it lives: half of `WatchdogSec=`.
+pub(crate) fn beat_interval() -> Duration {
+    let asked = sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero());
+    asked.map_or(BEAT_DEFAULT, |interval| interval / 2)
+}
+
+/// Tells systemd that the agent lives, at this interval, as long as `stalled` names nothing that is
+/// stuck, and tells `told` what it names: after a whole `WatchdogSec=` without a sign, systemd restarts
+/// the agent. Ends with `cancel`.
 pub(crate) async fn watchdog(
-    stalled: impl Fn() -> Option<&'static str>,
+    every: Duration,
+    stalled: impl Fn() -> Option<String>,
+    told: impl Fn(Option<&str>),
     cancel: CancellationToken,
 ) {
-    if let Some(interval) = sd_notify::watchdog_enabled().filter(|interval| !interval.is_zero()) {
-        beat(
-            interval / 2,
-            stalled,
-            || tell(&NotifyState::Watchdog),
-            cancel,
-        )
-        .await;
-    }
+    beat(
+        every,
+        stalled,
+        told,
+        || tell(&NotifyState::Watchdog),
+        cancel,
+    )
+    .await;
 }
 
 async fn beat(
     interval: Duration,
-    stalled: impl Fn() -> Option<&'static str>,
+    stalled: impl Fn() -> Option<String>,
+    told: impl Fn(Option<&str>),
     mut tell: impl FnMut(),
     cancel: CancellationToken,
 ) {
@@ -53,10 +64,13 @@ async fn beat(
             _ = ticks.tick() => {}
             () = cancel.cancelled() => return,
         }
-        match stalled() {
+        let what = stalled();
+        match &what {
             None => tell(),
-            Some(what) => tracing::error!(what, "agent stalled; systemd restarts it"),
+            // Before the alarm: the line also comes where the journal of events is what is stuck.
+            Some(what) => tracing::error!(what, "agent stuck; systemd restarts it if it watches"),
         }
+        told(what.as_deref());
     }
 }
 
@@ -69,29 +83,32 @@ fn tell(state: &NotifyState<'_>) {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
+    use std::cell::{Cell, RefCell};
 
     use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn it_beats_while_nothing_is_stuck_and_only_then() {
-        let (stalled, beats) = (Cell::new(None), Cell::new(0));
+        let (stalled, beats, alarm) = (Cell::new(None), Cell::new(0), RefCell::new(None));
         let cancel = CancellationToken::new();
         let beating = beat(
             Duration::from_secs(5),
-            || stalled.get(),
+            || stalled.get().map(ToOwned::to_owned),
+            |what| *alarm.borrow_mut() = what.map(ToOwned::to_owned),
             || beats.set(beats.get() + 1),
             cancel.clone(),
         );
         let watching = async {
             tokio::time::sleep(Duration::from_secs(21)).await;
             assert_eq!(beats.get(), 5);
+            assert_eq!(*alarm.borrow(), None);
             stalled.set(Some("a turn"));
             tokio::time::sleep(Duration::from_secs(60)).await;
             assert_eq!(beats.get(), 5);
+            assert_eq!(alarm.borrow().as_deref(), Some("a turn"));
             stalled.set(None);
             tokio::time::sleep(Duration::from_secs(5)).await;
-            assert_eq!(beats.get(), 6);
+            assert_eq!((beats.get(), alarm.take()), (6, None));
             cancel.cancel();
         };
         tokio::join!(beating, watching);

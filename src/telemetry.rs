@@ -73,12 +73,11 @@ impl Log {
         }
     }
 
-    /// Takes another level. One that is none is logged, and the level before stays.
-    pub fn set_level(&self, level: &str) {
+    /// Takes another level. False if it is none; then the level before stays.
+    #[must_use]
+    pub fn set_level(&self, level: &str) -> bool {
         let filter = directives(level).parse::<EnvFilter>();
-        if !filter.is_ok_and(|filter| (self.level)(filter)) {
-            tracing::warn!(level, "log level not changed");
-        }
+        filter.is_ok_and(|filter| (self.level)(filter))
     }
 }
 

@@ -30,8 +30,9 @@ const COPY_RETRY: Duration = Duration::from_secs(5);
 const TEND_EVERY: Duration = Duration::from_secs(10);
 /// Interval while the files cannot be opened or written.
 const OPEN_EVERY: Duration = Duration::from_secs(1);
-/// Time within which the store answers such a visit. A write takes milliseconds; where a disk lets a
-/// thread hang, the kernel itself speaks of it after two minutes.
+/// Time within which the store answers such a visit, or ends any change. A write takes milliseconds;
+/// where a disk lets a thread hang, the kernel itself speaks of it after two minutes. A slow disk, on
+/// which changes wait for each other, answers all the time.
 const SILENCE_MAX: Duration = Duration::from_mins(3);
 
 /// Threads that read the store's files at once: where a disk does not answer they hang, and no more.
@@ -56,7 +57,7 @@ pub struct Writer {
     journal: Journal,
     place: Place,
     copy_due: Arc<Notify>,
-    /// The last time that the store answered a visit.
+    /// The last time that the store answered a visit or a change.
     answered: Arc<Mutex<Instant>>,
 }
 
@@ -102,9 +103,11 @@ impl Writer {
         change: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let (journal, copy_due) = (self.journal.clone(), Arc::clone(&self.copy_due));
+        let answered = Arc::clone(&self.answered);
         let timed = move |store: &Store| {
             let began = Instant::now();
             let written = change(store);
+            *lock(&answered) = Instant::now();
             journal.record(EventKind::StoreWritten {
                 took: began.elapsed(),
             });
@@ -260,12 +263,28 @@ mod tests {
     use state::assign::QuietNetwork;
     use state::store::Limits;
 
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use state::store::DiskCall;
+    use tokio::task::JoinSet;
+
     use super::*;
     use crate::metrics::Metrics;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_store_that_is_not_heard_of_is_stuck_and_one_that_answers_is_not() {
-        let directory = tempfile::tempdir().unwrap();
+    /// Whether the disk lets a thread that writes hang.
+    static HANGS: AtomicBool = AtomicBool::new(false);
+    /// Whether a thread hangs there.
+    static IS_HANGING: AtomicBool = AtomicBool::new(false);
+
+    fn hanging_disk(call: DiskCall) -> std::io::Result<()> {
+        while call == DiskCall::Write && HANGS.load(Ordering::Relaxed) {
+            IS_HANGING.store(true, Ordering::Relaxed);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    fn store(directory: &std::path::Path, disk: fn(DiskCall) -> std::io::Result<()>) -> Arc<Store> {
         let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 9);
         let limits = Limits {
             ports: 100..=199,
@@ -274,9 +293,47 @@ mod tests {
             capacity: state::capacity::Capacity::ENDLESS,
             new_privileges: false,
             random: state::store::random,
-            disk: state::store::sound_disk,
+            disk,
         };
-        let store = Arc::new(Store::open(directory.path(), limits).unwrap());
+        Arc::new(Store::open(directory, limits).unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_disk_that_hangs_in_a_write_makes_the_store_stuck_until_it_answers() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(directory.path(), hanging_disk);
+        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
+        let writer = Writer::new(store, Journal::new(Metrics::new()), tracker);
+        let mut tasks = JoinSet::new();
+        HANGS.store(true, Ordering::Relaxed);
+        let writing = writer.clone();
+        tasks.spawn(async move {
+            let named =
+                |link: &mut state::desired::marks::NodeIdentity| link.node_id = "n".to_owned();
+            let _written = writing.write(move |store| store.set_identity(named)).await;
+        });
+        while !IS_HANGING.load(Ordering::Relaxed) {
+            tokio::task::yield_now().await;
+        }
+        tasks.spawn(writer.clone().keep_tending(stop.clone()));
+        // Time passes by hand alone, since threads are busy.
+        for _ in 0..SILENCE_MAX.as_secs() {
+            assert_eq!(writer.stalled(), None);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(writer.stalled(), Some("the store does not answer"));
+        HANGS.store(false, Ordering::Relaxed);
+        tasks.join_next().await.unwrap().unwrap();
+        assert_eq!(writer.stalled(), None, "a change that ends is an answer");
+        stop.cancel();
+        while tasks.join_next().await.is_some() {}
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_is_not_heard_of_is_stuck_and_one_that_answers_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let store = store(directory.path(), state::store::sound_disk);
         let journal = Journal::new(Metrics::new());
         let writer = Writer::simulated(store, journal, || Duration::from_secs(1));
         let stop = CancellationToken::new();

@@ -18,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::DRAIN;
 use super::first_token::admin_token;
+use super::hearing::{DoorAddress, Hearing};
 use crate::api::CallerToken;
 use crate::api::listener::{Door, SocketDoor, TcpDoor, TlsInForce, serve};
 use crate::config::Config;
@@ -38,6 +39,8 @@ pub(super) struct Doors {
     /// Whether the configuration of TLS is at fault, so that there can be no port.
     is_tls_faulty: bool,
     journal: Journal,
+    /// Doors that are open, for whoever looks whether they hear.
+    hearing: Hearing,
     /// Token that is yet to be made. `None`: there is one.
     token: Option<(CallerToken, PathBuf)>,
     /// Ports.
@@ -62,7 +65,7 @@ impl Doors {
         config: &Config,
         given: Vec<std::net::TcpListener>,
         (token, tls): (CallerToken, Option<TlsInForce>),
-        journal: Journal,
+        (journal, hearing): (Journal, Hearing),
     ) -> Self {
         let mut doors = Self {
             listen: config.api.listen,
@@ -72,6 +75,7 @@ impl Doors {
             tls,
             is_tls_faulty: config.api.tls_fault.is_some(),
             journal,
+            hearing,
             token: None,
             tcp: Ports::Own(None),
             unix: None,
@@ -179,6 +183,7 @@ impl Doors {
         let danger = config.api.danger_of(address);
         self.journal
             .set_alarm(Alarm::ApiInTheClear, &subject, danger);
+        self.hearing.note(&subject, Some(DoorAddress::Tcp(address)));
         Some(self.tcp_door(listener))
     }
 
@@ -191,8 +196,14 @@ impl Doors {
             return None;
         }
         let listening = TcpListener::bind(self.listen).await;
+        let subject = self.listen.to_string();
+        let address = listening
+            .as_ref()
+            .ok()
+            .map(|_| DoorAddress::Tcp(self.listen));
+        self.hearing.note(&subject, address);
         let opened = listening.map(|listener| self.tcp_door(listener));
-        self.tell(&self.listen.to_string(), opened)
+        self.tell(&subject, opened)
     }
 
     async fn try_unix(&self) -> Option<SocketDoor> {
@@ -201,6 +212,9 @@ impl Doors {
             return self.tell(&subject, Err(fault));
         }
         let opened = SocketDoor::open(&self.socket).await;
+        let address = opened.as_ref().ok();
+        let address = address.map(|_| DoorAddress::Socket(self.socket.clone()));
+        self.hearing.note(&subject, address);
         self.tell(&subject, opened)
     }
 

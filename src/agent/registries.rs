@@ -53,7 +53,7 @@ pub(super) fn room_config(config: &Config) -> RoomConfig {
 }
 
 /// Looks at the room for images with every sample of the node's facts, until `stop`.
-pub(super) fn follow_room(
+fn follow_room(
     config: &Config,
     images: &Images,
     journal: &Journal,
@@ -72,7 +72,8 @@ pub(super) fn follow_room(
     tracker.spawn(async move { stop.run_until_cancelled(following).await });
 }
 
-/// Looks at the files for registries with every sample of the node's facts, until `stop`.
+/// Looks at the files for registries, and at the room for images, with every sample of the node's
+/// facts, until `stop`.
 pub(super) fn follow_registries(
     config: &Config,
     images: &Images,
@@ -80,6 +81,7 @@ pub(super) fn follow_registries(
     stop: &CancellationToken,
     tracker: &TaskTracker,
 ) {
+    follow_room(config, images, journal, stop, tracker);
     let (images, stop) = (images.clone(), stop.clone());
     let look = move || images.registry_faults();
     let interval = config.monitoring.health_interval;

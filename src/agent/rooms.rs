@@ -15,10 +15,11 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::confinement;
+use super::hearing::{self, Hearing};
 use super::host_paths::host_paths;
 use super::link::link;
 use super::probes;
-use super::registries::{follow_registries, follow_room, registry_config, room_config};
+use super::registries::{follow_registries, registry_config, room_config};
 use super::review;
 use super::secrets;
 use super::shelf::LocalShelf;
@@ -32,6 +33,7 @@ use crate::config::{self, Config, RuntimeChoice, SystemUser, shim_program};
 use crate::exec::ExecRoom;
 use crate::feed::EventFeed;
 use crate::journal::Journal;
+use crate::log_level::LogLevel;
 use crate::logs::keep::Loggers;
 use crate::logs::program::LoggerProgram;
 use crate::logs::rules::{LoggerRules, LoggerUser};
@@ -45,7 +47,6 @@ use crate::node::link::AgentLink;
 use crate::node::policy_watch::PolicyWatch;
 use crate::node::volumes::NodeVolumes;
 use crate::node::{self, AgentNode};
-use crate::notify;
 use crate::reconcile::{Clock, Handle, Reconciler, follow_contact, follow_schedules, follow_tags};
 use crate::runtime::containerd::image::Images;
 use crate::runtime::containerd::{
@@ -79,7 +80,7 @@ impl Rooms {
     pub(super) async fn build(
         config: &Config,
         callers: (CallerToken, ClientList),
-        feed: EventFeed,
+        (feed, level): (EventFeed, LogLevel),
         stop: &CancellationToken,
         tracker: &TaskTracker,
     ) -> anyhow::Result<Self> {
@@ -97,7 +98,6 @@ impl Rooms {
         let client = ContainerdClient::new(&config.containerd.socket, &config.containerd.namespace);
         let images = Images::new(client.clone(), registry_config(config), room_config(config))?;
         follow_registries(config, &images, &journal, stop, tracker);
-        follow_room(config, &images, &journal, stop, tracker);
         review::follow(config, &journal, stop, tracker);
         confinement::follow_versions(client.clone(), journal.clone(), stop.clone(), tracker);
         secrets::follow(config, Arc::clone(&store), &journal, stop, tracker);
@@ -135,7 +135,8 @@ impl Rooms {
         probes::start(asking, told.clone(), (stop, tracker));
         let volumes = NodeVolumes::start(volumes, &writer, told, roots, (stop, tracker));
         let node = usage::shown_by(node.with_execs(execs).with_volumes(volumes), config)?;
-        let node = node.with_reach(reach(config)).with_shelf(LocalShelf(shelf));
+        let node = node.with_reach(reach(config)).with_log_level(level);
+        let node = node.with_shelf(LocalShelf(shelf));
         let node = status_line::follow(Arc::new(node), stop, tracker);
         let link = contact
             .clone()
@@ -185,6 +186,7 @@ impl Rooms {
     pub(super) fn start(
         self,
         config: &Config,
+        hearing: Hearing,
         stop: &CancellationToken,
         tracker: &TaskTracker,
     ) -> axum::Router {
@@ -220,16 +222,12 @@ impl Rooms {
                 }
             });
         }
-        tracker.spawn(node::disk_alarms::follow(
-            self.monitor.watch(),
-            self.journal,
-        ));
+        let (samples, journal) = (self.monitor.watch(), self.journal);
+        tracker.spawn(node::disk_alarms::follow(samples, journal.clone()));
         let (monitor, interval) = (self.monitor, config.monitoring.health_interval);
         let sampling = stop.clone();
         tracker.spawn(async move { monitor.run(interval, sampling).await });
-        let (handle, writer) = (self.handle, self.writer);
-        let stalled = move || handle.stalled().or_else(|| writer.stalled());
-        tracker.spawn(notify::watchdog(stalled, stop.clone()));
+        hearing::watch(hearing, (self.handle, self.writer, journal), stop, tracker);
         self.router
     }
 }

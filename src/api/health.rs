@@ -6,7 +6,6 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
-use state::alarm::Weight;
 
 use super::access::Access;
 use super::error::Problem;
@@ -109,17 +108,17 @@ fn alarm(standing: &AlarmView) -> Value {
     let alarm = standing.alarm;
     json!({
         "name": alarm, "since": wire::time(standing.since), "message": standing.message,
-        "meaning": alarm.meaning(), "remedy": alarm.remedy(), "health": match alarm.weight() {
-            Weight::Notice => "healthy",
-            Weight::Degrading => "degraded",
-            Weight::Disabling => "unhealthy",
-        },
+        "meaning": alarm.meaning(), "remedy": alarm.remedy(),
+        "health": alarm.weight().health().as_str(),
     })
 }
 
 fn unsettled(container: &UnsettledView) -> Value {
     let condition = &container.condition;
-    json!({"name": container.name, "status": condition.status, "reason": condition.reason, "message": condition.message})
+    json!({
+        "name": container.name, "status": condition.status, "reason": condition.reason,
+        "message": condition.message, "since": wire::time(container.since),
+    })
 }
 
 fn link(link: &LinkView) -> Value {

@@ -223,6 +223,19 @@ pub(super) const HEALTH: Operation = Operation {
     answers: &[(200, AnswerBody::Json(&["Health"]))],
     ..Operation::of("health", "Health of the node")
 };
+pub(super) const LOG_LEVEL: Operation = Operation {
+    answers: &[(200, AnswerBody::Json(&["LogLevel"]))],
+    ..Operation::of("getLogLevel", "Level of the agent's own log")
+};
+pub(super) const PUT_LOG_LEVEL: Operation = Operation {
+    body: TakenBody::Json("LogLevelOrder"),
+    answers: &[(200, AnswerBody::Json(&["LogLevel"]))],
+    problems: &[NameOutOfScope, Unavailable],
+    ..Operation::of(
+        "putLogLevel",
+        "Gives the agent's own log another level for a while, 15 minutes unless `for` says otherwise",
+    )
+};
 pub(super) const METRICS: Operation = Operation {
     answers: &[(200, AnswerBody::Text), (200, AnswerBody::OpenMetrics)],
     problems: &[NoSuchPath],

@@ -18,7 +18,7 @@ use super::error::Problem;
 use super::operation::Operation;
 use super::{
     NodeApi, archives, capacity, chronicle, containers, document, events, exec, explain, health,
-    listing, logs, metrics, operations, page, push_set, secrets, stats, volumes, whoami,
+    listing, log_level, logs, metrics, operations, page, push_set, secrets, stats, volumes, whoami,
 };
 use crate::audit::AuditCall;
 
@@ -138,6 +138,8 @@ pub(super) fn routes<N: NodeApi>() -> Vec<ApiRoute<N>> {
         route(READ, Method::GET, "/plan", (explain::plan::<N>, &operations::PLAN)),
         route(READ, Method::GET, "/capacity", (capacity::get::<N>, &operations::CAPACITY)),
         route(READ, Method::GET, "/health", (health::health::<N>, &operations::HEALTH)),
+        route(READ, Method::GET, "/log-level", (log_level::get::<N>, &operations::LOG_LEVEL)),
+        route(ADMIN, Method::PUT, "/log-level", (log_level::put::<N>, &operations::PUT_LOG_LEVEL)),
         route(READ, Method::GET, METRICS_PATH, (metrics::metrics::<N>, &operations::METRICS)),
     ]
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use state::desired::Record;
 use state::desired::set::{Desired, DesiredChange};
 use state::id::{ContainerId, ContainerName};
+use state::log_level::LevelOrder;
 use state::ownership::Order;
 use state::ownership::answers::{Key, Keyed};
 use state::spec::{Content, SecretName, parse::Deploy};
@@ -28,6 +29,7 @@ use super::{CallRules, CallerToken, ClientList, Gate, NodeApi, OwnNames, Refusal
 use crate::config::Secret;
 use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::feed::EventFeed;
+use crate::log_level::LogLevelView;
 use crate::view::{
     CapacityView, ChronicleView, ContainerPlanView, ContainerView, DeployedView, ExplanationView,
     FindError, Found, HealthView, ManagedView, Naming, PlanView, PushSetView, SetPlanView,
@@ -44,6 +46,7 @@ mod explain;
 pub(super) mod files;
 pub(crate) mod health_seen;
 mod listing;
+mod log_level;
 mod logs;
 mod looks;
 mod metrics;
@@ -81,6 +84,7 @@ struct Fake {
     worst: Mutex<Vec<&'static str>>,
     execs: exec::FakeExecs,
     files: files::FakeFiles,
+    level: log_level::FakeLevel,
 }
 
 impl Fake {
@@ -112,17 +116,8 @@ impl Fake {
             worst: Mutex::new(vec!["db"]),
             execs: exec::FakeExecs::default(),
             files: files::FakeFiles::default(),
+            level: log_level::FakeLevel::default(),
         }
-    }
-
-    /// One that somebody else runs on the node, too.
-    fn beside(self, id: &str, image: &str) -> Arc<Self> {
-        self.unmanaged.lock().unwrap().push(UnmanagedView {
-            id: id.to_owned(),
-            image: image.to_owned(),
-            status: Status::Running,
-        });
-        Arc::new(self)
     }
 
     fn show(&self, views: Vec<ManagedView>) {
@@ -387,6 +382,14 @@ impl NodeApi for Fake {
     fn health(&self) -> HealthView {
         let worst = self.worst.lock().unwrap();
         health_seen::seen(self.containerd, &worst)
+    }
+
+    fn log_level(&self) -> LogLevelView {
+        self.level.0.now()
+    }
+
+    async fn set_log_level(&self, order: LevelOrder) -> Result<LogLevelView, Refusal> {
+        self.refused().map(|()| self.level.given(&order))
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 use state::digest::sha256;
+use state::log_level::AuditedLevel;
 use state::store::{AuditVerdict, AuditedArchive, AuditedChange, AuditedExec};
 
 use super::AuditCall;
@@ -39,6 +40,8 @@ struct AuditLine<'a> {
     exec: Option<&'a AuditedExec>,
     #[serde(flatten)]
     archive: Option<&'a AuditedArchive>,
+    #[serde(flatten)]
+    log_level: Option<&'a AuditedLevel>,
     verdict: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     denied_by: Option<&'a str>,
@@ -96,6 +99,7 @@ pub(super) fn next(
         after: change.after.as_ref().map(|spec| spec.spec_hash.as_str()),
         exec: change.exec.as_ref(),
         archive: change.archive.as_ref(),
+        log_level: change.log_level.as_ref(),
         verdict,
         denied_by,
         lost_before: lost,

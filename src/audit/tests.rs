@@ -22,6 +22,7 @@ fn change(name: &str) -> AuditedChange {
         }),
         exec: None,
         archive: None,
+        log_level: None,
         verdict: AuditVerdict::Allowed,
     }
 }

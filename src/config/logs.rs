@@ -1,7 +1,8 @@
-//! Section `logs`: loggers of containers, and the user of the machine that they become.
+//! Sections `logging`, the agent's own log, and `logs`: loggers of containers, and the user of the
+//! machine that they become.
 
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use state::quantity::{ByteCount, InvalidQuantity};
 
@@ -15,6 +16,26 @@ const DEFAULT: &str = "chas-logger";
 
 /// Rates that a log may be limited to.
 const RATES: RangeInclusive<ByteCount> = ByteCount(64 << 10)..=ByteCount(1 << 30);
+
+/// Section `logging`: the agent's own log.
+#[derive(Clone, Debug)]
+pub struct LoggingSection {
+    /// Directives of `tracing_subscriber::EnvFilter`.
+    pub level: String,
+    /// Format of a log line.
+    pub format: LogFormat,
+    /// File that log lines are appended to. `None`: stderr.
+    pub file: Option<PathBuf>,
+}
+
+/// Format of a log line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text for people.
+    Text,
+    /// A JSON object for each line.
+    Json,
+}
 
 /// Section `logs`: loggers of containers.
 #[derive(Clone, Debug)]

@@ -302,7 +302,7 @@ pub(super) fn no_proxy(text: &str) -> Parsed<String> {
     }
 }
 
-pub(super) fn log_level(text: &str) -> Parsed<String> {
+pub(crate) fn log_level(text: &str) -> Parsed<String> {
     let level = |word: &str| match word.trim().to_ascii_lowercase().as_str() {
         "warning" => Some("warn".to_owned()),
         "error" | "warn" | "info" | "debug" | "trace" | "off" => {

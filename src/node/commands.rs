@@ -8,6 +8,7 @@ use std::sync::Arc;
 use state::access::NameScope;
 use state::desired::{Owner, Record};
 use state::id::{ContainerId, ContainerName};
+use state::log_level::LevelOrder;
 use state::ownership::Order;
 use state::ownership::answers::{Key, Keyed};
 use state::spec::parse::Deploy;
@@ -24,6 +25,7 @@ use crate::api::{self, NodeApi, Refusal};
 use crate::audit;
 use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::feed::EventFeed;
+use crate::log_level::LogLevelView;
 use crate::reconcile::Handle;
 use crate::view::{
     CapacityView, ChronicleView, ContainerView, DeployedView, ExplanationView, FindError,
@@ -284,5 +286,20 @@ impl NodeApi for AgentNode {
 
     fn health(&self) -> HealthView {
         self.health()
+    }
+
+    fn log_level(&self) -> LogLevelView {
+        self.log_level.now()
+    }
+
+    async fn set_log_level(&self, order: LevelOrder) -> Result<LogLevelView, Refusal> {
+        let level = self.log_level.clone();
+        // In the write: a caller that is gone by then has asked for it all the same.
+        self.write(move |store| {
+            store.note_log_level(order.audited())?;
+            Ok(level.set_for(&order.level, order.time).then(|| level.now()))
+        })
+        .await?
+        .ok_or_else(|| Refusal::Unavailable("the log does not take this level".to_owned()))
     }
 }

@@ -23,21 +23,27 @@ const BEFORE_THIS_AGENT: Duration = Duration::from_secs(1_767_225_600);
 /// Moments since which containers are not settled, as those who ask for the health see it; somebody
 /// does whenever the board changes.
 #[derive(Debug, Default)]
-pub(super) struct UnsettledSince(Mutex<BTreeMap<ContainerId, Instant>>);
+pub(super) struct UnsettledSince(Mutex<BTreeMap<ContainerId, Since>>);
+
+/// Moment, as it is measured and as it is shown.
+#[derive(Clone, Copy, Debug)]
+struct Since {
+    at: Instant,
+    wall: SystemTime,
+}
 
 impl UnsettledSince {
-    /// Longest time for which one of these has not been settled. All others are.
-    fn longest(&self, unsettled: impl Iterator<Item = ContainerId>) -> Duration {
+    /// The moments since which these have not been settled. All others are.
+    fn note(&self, unsettled: impl Iterator<Item = ContainerId>) -> BTreeMap<ContainerId, Since> {
         let mut since = lock(&self.0);
-        let now = Instant::now();
+        let now = Since {
+            at: Instant::now(),
+            wall: SystemTime::now(),
+        };
         *since = unsettled
             .map(|id| (id, since.get(&id).copied().unwrap_or(now)))
             .collect();
-        since
-            .values()
-            .map(Instant::elapsed)
-            .max()
-            .unwrap_or_default()
+        since.clone()
     }
 }
 
@@ -54,15 +60,19 @@ impl AgentNode {
             .into_iter()
             .filter(|view| !view.condition.is_settled());
         let unsettled: Vec<_> = unsettled.collect();
-        let unsettled_for = self
+        let since = self
             .unsettled
-            .longest(unsettled.iter().map(|view| view.record.id));
+            .note(unsettled.iter().map(|view| view.record.id));
+        let unsettled_for = since.values().map(|since| since.at.elapsed()).max();
         let (queued, overdue, silent) = self.handle.backlog();
         let mut worst: Vec<_> = unsettled
             .into_iter()
             .map(|view| UnsettledView {
                 name: view.record.name.clone(),
                 condition: view.condition,
+                since: since
+                    .get(&view.record.id)
+                    .map_or_else(SystemTime::now, |since| since.wall),
             })
             .collect();
         let unsettled = worst.len();
@@ -74,7 +84,7 @@ impl AgentNode {
             running,
             unsettled,
             worst,
-            unsettled_for,
+            unsettled_for: unsettled_for.unwrap_or_default(),
             backlog: BacklogView {
                 queued,
                 overdue,

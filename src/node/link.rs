@@ -24,8 +24,8 @@ use crate::monitor::size_text;
 use crate::reconcile::Board;
 use crate::view::{HealthView, ManagedView};
 
-/// Time that the link waits for the first look at containerd.
-const FIRST_LOOK_PATIENCE: Duration = Duration::from_secs(10);
+mod first_look;
+
 /// Time that a set waits for the first look at containerd, before CHaS is asked for it again.
 const ADOPTION_PATIENCE: Duration = Duration::from_secs(5);
 /// Wait before the next look for the identity of the node, while the stored one cannot be read.
@@ -80,15 +80,6 @@ impl AgentLink {
         }
         let node_id = self.config.node.id.clone();
         self.note(move |link| link.node_id = node_id).await;
-    }
-
-    /// Waits until containerd was looked at, or does not answer: before that, the node would be
-    /// reported as unhealthy for no reason. Not for long, for something may keep it from looking.
-    pub(crate) async fn first_look(&self) {
-        let board = self.node.board();
-        let mut changes = board.changes();
-        let looked = changes.wait_for(|_| board.reachability().is_known());
-        let _without_it = tokio::time::timeout(FIRST_LOOK_PATIENCE, looked).await;
     }
 
     async fn note(&self, change: impl FnOnce(&mut marks::NodeIdentity) + Send + 'static) {

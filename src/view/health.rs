@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use state::alarm::{Alarm, Weight};
+use state::alarm::{Alarm, NodeHealth};
 use state::id::ContainerName;
 use state::status::{Condition, Status};
 
@@ -94,6 +94,8 @@ pub(crate) struct UnsettledView {
     pub name: ContainerName,
     /// The status, and why.
     pub condition: Condition,
+    /// The time since which the agent sees it so.
+    pub since: SystemTime,
 }
 
 impl UnsettledView {
@@ -139,16 +141,10 @@ pub(crate) struct ErrorView {
 }
 
 impl HealthView {
-    /// The health in a word: that of the heaviest alarm, and degraded while a container is not as
-    /// it should be. An unreachable CHaS is no fault of the node.
+    /// The health in a word.
     #[must_use]
     pub(crate) fn status(&self) -> &'static str {
-        let heaviest = self.alarms.iter().map(|alarm| alarm.alarm.weight()).max();
-        match heaviest {
-            Some(Weight::Disabling) => "unhealthy",
-            Some(Weight::Degrading) => "degraded",
-            Some(Weight::Notice) | None if self.unsettled > 0 => "degraded",
-            Some(Weight::Notice) | None => "healthy",
-        }
+        let alarms = self.alarms.iter().map(|standing| standing.alarm);
+        NodeHealth::of(alarms, self.unsettled).as_str()
     }
 }

@@ -1,5 +1,5 @@
 //! Alarms: states of the node in which something does not work, or needs a person. A closed set,
-//! each with its weight, its meaning and its remedy.
+//! each with its weight, its meaning and its remedy; and the node's health, which follows from them.
 //!
 //! A room that notices such a state, or its end, tells the agent's journal, which keeps it, logs
 //! it, counts it and shows it in `/health`. A new alarm is a row of the table here, and a call of
@@ -16,6 +16,72 @@ pub enum Weight {
     Degrading,
     /// The node is unhealthy: no container can be started or looked after.
     Disabling,
+}
+
+impl Weight {
+    /// The health of a node on which an alarm of this weight is the heaviest.
+    #[must_use]
+    pub const fn health(self) -> NodeHealth {
+        match self {
+            Self::Notice => NodeHealth::Healthy,
+            Self::Degrading => NodeHealth::Degraded,
+            Self::Disabling => NodeHealth::Unhealthy,
+        }
+    }
+}
+
+/// Health of the node in a word, best first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum NodeHealth {
+    /// All that was asked is so.
+    Healthy,
+    /// A part of it is not.
+    Degraded,
+    /// The node does nothing for any container.
+    Unhealthy,
+}
+
+impl NodeHealth {
+    /// Every word, best first.
+    pub const ALL: [Self; 3] = [Self::Healthy, Self::Degraded, Self::Unhealthy];
+
+    /// The health of a node with these alarms, on which so many containers are not as desired. An
+    /// unreachable CHaS is no fault of the node: its alarm is a notice.
+    #[must_use]
+    pub fn of(alarms: impl IntoIterator<Item = Alarm>, unsettled: usize) -> Self {
+        let by_alarms = alarms.into_iter().map(|alarm| alarm.weight().health());
+        let by_containers = match unsettled {
+            0 => Self::Healthy,
+            _ => Self::Degraded,
+        };
+        by_alarms.fold(by_containers, Self::max)
+    }
+
+    /// The word, as it stands in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Degraded => "degraded",
+            Self::Unhealthy => "unhealthy",
+        }
+    }
+
+    /// The rule for it, in a phrase.
+    #[must_use]
+    pub const fn rule(self) -> &'static str {
+        match self {
+            Self::Healthy => {
+                "no alarm but notices stands, and every container is as desired: it runs and works \
+                 as far as its probe tells, or it is stopped and should be"
+            }
+            Self::Degraded => {
+                "an alarm of the weight Degrading stands, or a container is not as desired \
+                 (`unsettled` is not 0), and no heavier alarm stands"
+            }
+            Self::Unhealthy => "an alarm of the weight Disabling stands",
+        }
+    }
 }
 
 macro_rules! alarms {
@@ -63,6 +129,8 @@ macro_rules! alarms {
 alarms! {
     /// containerd is unreachable; no container can be looked at, started or stopped.
     ContainerdUnreachable: Disabling, "start containerd, and read its log";
+    /// A part of the agent is stuck; systemd ends and restarts the agent for it, if it watches over it.
+    AgentStuck: Disabling, "nothing, where systemd watches over the agent (WatchdogSec); else restart it. Containers run on; if it comes again, the message says what to look at";
     /// A door of the API cannot be opened; nobody comes in there.
     ListenFailed: Degrading, "free what the message names (a port, a file, space on the disk), or set another one; the agent tries again every 5 s";
     /// The API listens on loopback alone, for nobody has said that other hosts may call it in the clear.
@@ -176,6 +244,30 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
+
+    #[test]
+    fn the_health_is_that_of_the_heaviest_alarm_and_degraded_with_a_container_that_is_not_as_desired()
+     {
+        use NodeHealth::{Degraded, Healthy, Unhealthy};
+        let (notice, part, all) = (
+            Alarm::ChasUnreachable,
+            Alarm::DiskFull,
+            Alarm::ContainerdUnreachable,
+        );
+        for (alarms, unsettled, expected) in [
+            (&[][..], 0, Healthy),
+            (&[notice], 0, Healthy),
+            (&[], 1, Degraded),
+            (&[notice], 1, Degraded),
+            (&[part], 0, Degraded),
+            (&[notice, part], 7, Degraded),
+            (&[all], 0, Unhealthy),
+            (&[part, all, notice], 7, Unhealthy),
+        ] {
+            let health = NodeHealth::of(alarms.iter().copied(), unsettled);
+            assert_eq!(health, expected, "{alarms:?} {unsettled}");
+        }
+    }
 
     #[test]
     fn no_two_alarms_mean_or_ask_for_the_same_and_each_is_a_row_of_a_table() {

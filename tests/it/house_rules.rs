@@ -13,6 +13,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "audit",
             "cli",
             "config",
+            "log_level",
             "logs",
             "operator",
             "telemetry",
@@ -34,6 +35,8 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "feed",
             "host_paths",
             "journal",
+            "lock",
+            "log_level",
             "logs",
             "metrics",
             "monitor",
@@ -66,6 +69,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "feed",
             "journal",
             "lock",
+            "log_level",
             "logs",
             "metrics",
             "monitor",
@@ -79,8 +83,18 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "api",
         &[
-            "archive", "audit", "cgroup", "config", "exec", "feed", "lock", "logs", "metrics",
-            "monitor", "view",
+            "archive",
+            "audit",
+            "cgroup",
+            "config",
+            "exec",
+            "feed",
+            "lock",
+            "log_level",
+            "logs",
+            "metrics",
+            "monitor",
+            "view",
         ],
     ),
     ("view", &["cgroup", "logs", "monitor"]),
@@ -90,6 +104,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("cli", &["config", "operator"]),
     ("telemetry", &["config"]),
+    ("log_level", &["lock"]),
     ("feed", &["lock"]),
     ("metrics", &["monitor"]),
     ("journal", &["feed", "lock", "metrics"]),
@@ -362,6 +377,11 @@ fn files_are_small_and_begin_with_what_they_are() {
         let (weight, meaning, remedy) = (alarm.weight(), alarm.meaning(), alarm.remedy());
         let row = format!("| `{alarm}` | {weight:?} | {meaning} | {remedy} |");
         assert!(alarms.contains(&row), "contrib/docs/alarms.md lacks: {row}");
+    }
+    let node = std::fs::read_to_string(root().join("contrib/docs/node.md")).unwrap();
+    for health in state::alarm::NodeHealth::ALL {
+        let row = format!("| `{}` | {} |", health.as_str(), health.rule());
+        assert!(node.contains(&row), "contrib/docs/node.md lacks: {row}");
     }
     let events = std::fs::read_to_string(root().join("contrib/docs/events.md")).unwrap();
     for kind in state::event::TOLD_KINDS {

@@ -106,6 +106,9 @@ mod nodes;
 mod orders;
 
 #[cfg(test)]
+mod own;
+
+#[cfg(test)]
 mod policy;
 
 #[cfg(test)]

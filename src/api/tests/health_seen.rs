@@ -15,6 +15,7 @@ pub(crate) fn seen(containerd: bool, worst: &[&str]) -> HealthView {
     let unsettled = |name: &&str| UnsettledView {
         name: name.parse().unwrap(),
         condition: failed(&named(name, 1), Status::Failed).condition,
+        since: SystemTime::UNIX_EPOCH,
     };
     HealthView {
         known: true,

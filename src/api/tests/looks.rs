@@ -291,7 +291,7 @@ async fn health_has_the_specifications_fields_and_readiness_follows_containerd()
         (&health["status"], &health["resources"]["container_count"]),
         (&json!("degraded"), &json!(3))
     );
-    let worst = json!([{"name": "db", "status": "failed", "reason": "ImageNotFound", "message": "no such tag"}]);
+    let worst = json!([{"name": "db", "status": "failed", "reason": "ImageNotFound", "message": "no such tag", "since": "1970-01-01T00:00:00.000Z"}]);
     assert_eq!(
         (&health["unsettled"], &health["unsettled_containers"]),
         (&json!(1), &worst)

@@ -11,7 +11,8 @@ use state::spec::parse::Deploy;
 use state::status::{Condition, Status};
 use state::time::BootTime;
 
-use crate::view::{ManagedView, Moment};
+use super::Fake;
+use crate::view::{ManagedView, Moment, UnmanagedView};
 
 pub(in crate::api) fn record(deploy: Deploy, bits: u64) -> Record {
     Record {
@@ -77,5 +78,17 @@ pub(in crate::api) fn view(record: &Record, status: Status) -> ManagedView {
         applied_generation: (status == Status::Running).then_some(record.generation),
         ready_since: (status == Status::Running).then(BootTime::default),
         health: None,
+    }
+}
+
+impl Fake {
+    /// One that somebody else runs on the node, too.
+    pub(super) fn beside(self, id: &str, image: &str) -> Arc<Self> {
+        self.unmanaged.lock().unwrap().push(UnmanagedView {
+            id: id.to_owned(),
+            image: image.to_owned(),
+            status: Status::Running,
+        });
+        Arc::new(self)
     }
 }

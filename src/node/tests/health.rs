@@ -58,6 +58,7 @@ async fn the_worst_containers_are_named_first_and_only_a_few() {
                     message: None,
                     next_attempt: None,
                 },
+                since: SystemTime::UNIX_EPOCH,
             }
         })
         .collect();

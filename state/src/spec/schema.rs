@@ -4,11 +4,13 @@ use serde_json::{Map, Value, json};
 
 use super::fields::Fields;
 use super::{body, exec, parse, secrets};
+use crate::log_level;
 
 pub use super::sketch::nullable;
 
 /// Schemas of all bodies: `DeployBody`; `ShownBody`, which a deploy body is shown as, without the
-/// values of its environment and the contents of its files; `DeploySet`; `ExecBody`; `SecretBody`.
+/// values of its environment and the contents of its files; `DeploySet`; `ExecBody`; `SecretBody`;
+/// `LogLevelOrder`.
 #[must_use]
 pub fn bodies() -> Map<String, Value> {
     let deploy = deploy();
@@ -25,12 +27,16 @@ pub fn bodies() -> Map<String, Value> {
     let mut set = Fields::sketch(parse::sketch_set);
     set["properties"]["containers"]["items"] = json!({"$ref": "#/components/schemas/DeployBody"});
     let secret = Fields::sketch(|fields| drop(secrets::read_value(fields)));
+    let level = Fields::sketch(|fields| {
+        drop(log_level::read_order(fields, |text| Ok(text.to_owned())));
+    });
     let schemas = [
         ("DeployBody", deploy),
         ("ShownBody", shown),
         ("DeploySet", set),
         ("ExecBody", exec),
         ("SecretBody", secret),
+        ("LogLevelOrder", level),
     ];
     schemas
         .map(|(name, schema)| (name.to_owned(), schema))

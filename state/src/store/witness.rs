@@ -11,6 +11,7 @@ use crate::desired::marks::Mark;
 use crate::desired::set::{Desired, DesiredChange};
 use crate::desired::{Owner, Record, RunState};
 use crate::id::{ContainerId, ContainerName};
+use crate::log_level::AuditedLevel;
 use crate::policy;
 use crate::spec::SecretName;
 
@@ -84,6 +85,8 @@ pub struct AuditedChange {
     pub exec: Option<AuditedExec>,
     /// Archive that is read or written. `None`: none is.
     pub archive: Option<AuditedArchive>,
+    /// Level that the agent's log gets. `None`: it keeps its own.
+    pub log_level: Option<AuditedLevel>,
     /// Verdict.
     pub verdict: AuditVerdict,
 }
@@ -130,6 +133,21 @@ impl Store {
             ..of_node("reveal")
         };
         witness.hear(&[shown]).map_err(StoreError::Audit)
+    }
+
+    /// Has it be heard that the agent's log gets another level.
+    ///
+    /// # Errors
+    /// [`StoreError::Audit`]: it must keep its own, since nobody would know of it later.
+    pub fn note_log_level(&self, level: AuditedLevel) -> Result<(), StoreError> {
+        let Some(witness) = self.witness.get() else {
+            return Ok(());
+        };
+        let changed = AuditedChange {
+            log_level: Some(level),
+            ..of_node("log_level")
+        };
+        witness.hear(&[changed]).map_err(StoreError::Audit)
     }
 
     /// Has it be heard that a program is run in a container.
@@ -295,6 +313,7 @@ const fn of_node(kind: &'static str) -> AuditedChange {
         after: None,
         exec: None,
         archive: None,
+        log_level: None,
         verdict: AuditVerdict::Allowed,
     }
 }

@@ -102,6 +102,24 @@ fn values_are_not_shown_where_nobody_would_know_of_it() {
 }
 
 #[test]
+fn the_log_keeps_its_level_where_nobody_would_know_of_another() {
+    let directory = tempfile::tempdir().unwrap();
+    let (store, heard) = (open(directory.path()), Arc::new(Heard::default()));
+    let level = || crate::log_level::AuditedLevel {
+        level: "off".to_owned(),
+        for_s: 60,
+    };
+    store.set_witness(Arc::clone(&heard) as _);
+    store.note_log_level(level()).unwrap();
+    heard.refuses.store(true, Ordering::Relaxed);
+    let refused = store.note_log_level(level());
+    assert!(matches!(refused, Err(StoreError::Audit(_))), "{refused:?}");
+    let all = std::mem::take(&mut *lock(&heard.changes));
+    let texts: Vec<_> = all.iter().map(|(text, _)| text.as_str()).collect();
+    assert_eq!(texts, ["log_level  0>0"]);
+}
+
+#[test]
 fn a_program_is_not_run_where_nobody_would_know_of_it() {
     let directory = tempfile::tempdir().unwrap();
     let (store, heard) = (open(directory.path()), Arc::new(Heard::default()));
