@@ -126,9 +126,9 @@ fn taken(body: TakenBody) -> Option<Value> {
         TakenBody::None => return None,
         TakenBody::Json(name) => json!({"application/json": schema(name)}),
         TakenBody::Bytes(name) => {
-            json!({"application/json": schema(name), "application/octet-stream": {}})
+            json!({"application/json": schema(name), "application/octet-stream": bytes()})
         }
-        TakenBody::Tar => json!({"application/x-tar": {}}),
+        TakenBody::Tar => json!({"application/x-tar": bytes()}),
     })
 }
 
@@ -156,7 +156,7 @@ fn responses<N: NodeApi>(route: &ApiRoute<N>) -> Value {
                 shown["content"]["application/openmetrics-text"]["schema"] = plain();
             }
             AnswerBody::Text => shown["content"]["text/plain"]["schema"] = plain(),
-            AnswerBody::Tar => shown["content"]["application/x-tar"] = json!({}),
+            AnswerBody::Tar => shown["content"]["application/x-tar"] = bytes(),
         }
     }
     let mut codes: BTreeMap<u16, Vec<ProblemKind>> = BTreeMap::new();
@@ -184,6 +184,11 @@ fn words_of(kind: ProblemKind) -> Vec<&'static str> {
         return vec![kind.code()];
     }
     Reason::ALL.iter().map(|reason| reason.as_str()).collect()
+}
+
+/// Bytes as they are, in the words that generators of clients know.
+fn bytes() -> Value {
+    json!({"schema": {"type": "string", "format": "binary"}})
 }
 
 fn plain() -> Value {

@@ -53,7 +53,11 @@ impl Parameters {
             };
             let values: &mut Vec<_> = given.entry(key.clone()).or_default();
             values.push(value);
-            if values.len() > 1 && !matches!(parameter.kind, ParameterKind::Texts) {
+            let is_list = matches!(
+                parameter.kind,
+                ParameterKind::Texts | ParameterKind::Words(_)
+            );
+            if values.len() > 1 && !is_list {
                 return Err(Problem::Request(format!("{key} is given twice")));
             }
         }
@@ -84,14 +88,17 @@ impl Parameters {
         }
     }
 
-    /// The parameter, which must be some of its words, with commas between them.
+    /// The parameter, which must be some of its words: with commas between them, or given several
+    /// times, as clients made by generators do.
     pub(super) fn words(&self, key: &str) -> Result<Option<BTreeSet<&str>>, Problem> {
-        let Some(text) = self.text(key) else {
+        let texts = self.texts(key);
+        if texts.is_empty() {
             return Ok(None);
-        };
+        }
         let known = self.known(key);
-        match text.split(',').find(|word| !known.contains(word)) {
-            None => Ok(Some(text.split(',').collect())),
+        let words = texts.iter().flat_map(|text| text.split(','));
+        match words.clone().find(|word| !known.contains(word)) {
+            None => Ok(Some(words.collect())),
             Some(strange) => Err(Problem::Request(format!(
                 "{key}={strange} is not one of {}",
                 known.join(", ")

@@ -20,6 +20,7 @@ async fn the_list_is_filtered_and_keeps_secrets() {
         ("?label=team", &["db", "web"]),
         ("?status=stopped", &[]),
         ("?status=failed,running", &["db", "web", "k8s-1"]),
+        ("?status=failed&status=running", &["db", "web", "k8s-1"]),
         ("?label=team&label=team%3Dweb", &["web"]),
         ("?name=we*", &["web"]),
         ("?name=web", &["web"]),

@@ -69,7 +69,8 @@ fn defaults(schema: &mut Value, shown: &Value) {
         let default = &shown[key];
         if default.is_object() && member.get("properties").is_some() {
             defaults(member, default);
-        } else if !default.is_null() {
+        } else if !(default.is_null() || *default == json!({}) || *default == json!([])) {
+            // That a list or a map is empty needs no word, and generators of clients take none.
             member["default"] = default.clone();
         }
     }
