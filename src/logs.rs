@@ -6,8 +6,9 @@
 //! number is being written; none is ever renamed, so a reader's place (number, offset) stays right
 //! under rotation. [`logger`] is the process that writes, [`mod@line`] a line of a file, [`split`]
 //! cuts bytes into lines, [`rotate`] keeps the directory within its limits, `sync` brings it to the
-//! disk, `limits` tells a logger other limits, `mark` an end that nobody saw, [`read`] reads it. [`keep`] is the agent's side: it
-//! replaces a logger that dies.
+//! disk, `limits` tells a logger other limits, `counts` tells the agent what was written, `mark` an
+//! end that nobody saw, [`read`] reads it. [`keep`] is the agent's side: it replaces a logger that
+//! dies.
 //!
 //! This room knows nothing about containerd's API, HTTP, or which containers there are.
 
@@ -18,6 +19,7 @@ use state::id::ContainerId;
 
 mod call;
 mod confine;
+pub(crate) mod counts;
 mod current;
 mod cursor;
 mod files;

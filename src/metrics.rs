@@ -22,6 +22,7 @@ mod archives;
 mod capacity;
 mod containers;
 mod execs;
+mod family;
 mod format;
 mod health;
 mod jobs;

@@ -17,6 +17,7 @@ pub(super) fn shown_by(node: AgentNode, config: &Config) -> io::Result<AgentNode
     Ok(node.with_usage(UsageSources {
         cgroup: Cgroup::read()?,
         namespace: config.containerd.namespace.clone(),
+        logs: config.state.dir.join("logs"),
         link: Box::new(move |instance| bridge::link_name(&bridge, instance)),
     }))
 }

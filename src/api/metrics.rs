@@ -71,6 +71,7 @@ pub(super) async fn metrics<N: NodeApi>(
     let usage: HashMap<_, _> = usage.iter().map(|view| (view.record.id, view)).collect();
     let seen = managed().filter(|view| access.names.has(&view.record.name));
     let numbers = seen.map(|view| numbers(view, usage.get(&view.record.id).copied()));
+    let numbers: Vec<_> = numbers.collect();
     let accept = headers.get(header::ACCEPT);
     let accept = accept
         .and_then(|value| value.to_str().ok())
@@ -78,7 +79,7 @@ pub(super) async fn metrics<N: NodeApi>(
     let format = MetricsFormat::of_accept(accept);
     let kernel = tokio::task::spawn_blocking(KernelFacts::now).await;
     let node = of_node(&health, kernel.unwrap_or_default());
-    let text = metrics.text_with(&node, numbers.collect(), format);
+    let text = metrics.text_with(&node, &numbers, format);
     Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
 }
 
@@ -133,6 +134,9 @@ fn numbers(view: &ManagedView, usage: Option<&UsageView>) -> ContainerNumbers {
         disk_written: disk.map(|disk| disk.written),
         disk_reads: disk.map(|disk| disk.reads),
         disk_writes: disk.map(|disk| disk.writes),
+        log: usage
+            .and_then(|usage| usage.log)
+            .map(|log| [log.written, log.left_out, log.lost]),
     }
 }
 

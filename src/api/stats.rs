@@ -21,6 +21,7 @@ use super::query::{Named, Parameters, RawQuery};
 use super::watchers::Watchers;
 use super::{NodeApi, Refusal, operations, wire};
 use crate::cgroup::usage::{CpuUsage, DiskUsage, MemoryUsage, PidUsage};
+use crate::logs::counts::LogCounts;
 use crate::monitor::links::{LinkUsage, Traffic};
 use crate::view::{Naming, UsageView};
 
@@ -141,6 +142,15 @@ fn usage(view: &UsageView, before: Option<&UsageView>) -> Value {
         "pids": group.pids.as_ref().map(pids),
         "network": view.network.map(network),
         "block_io": group.disk.as_ref().map(disk),
+        "log": view.log.map(log),
+    })
+}
+
+fn log(counts: LogCounts) -> Value {
+    json!({
+        "written_bytes": counts.written,
+        "left_out_bytes": counts.left_out,
+        "lost_bytes": counts.lost,
     })
 }
 

@@ -22,6 +22,7 @@ use state::id::InstanceName;
 pub use super::call::{ARGUMENT, CONTAINER_VARIABLE, NAMESPACE_VARIABLE};
 use super::call::{LoggerCall, Takeover};
 use super::confine::confine;
+use super::counts::LogCounts;
 use super::line::Stream;
 use super::mark::{RunMark, UnseenEnd, boot_id};
 use super::rate;
@@ -95,7 +96,8 @@ pub fn run(
     let mut writer = LogWriter::open(dir.clone(), call.limits.limits)
         .told_after(call.limits, instance.generation)
         .synced()
-        .limited(call.rules.rate);
+        .limited(call.rules.rate)
+        .counted(instance.generation);
     let mark = begin(&call, &dir, instance, &mut writer);
     pump_pipes(stdout, stderr, &mut writer, &asked_to_end);
     if writer.finish() {
@@ -169,6 +171,8 @@ fn begin(
         ),
         (None, None) => {}
     }
+    let lost = call.takeover.map_or(0, |takeover| takeover.lost_bytes);
+    writer.count(LogCounts::lost(lost, 0));
     writer.flush();
     mark
 }
@@ -234,7 +238,7 @@ pub(super) fn pump_pipes(
     let mut shows_losing = false;
     while !pipes.is_empty() {
         let asked = asked_to_end.load(Ordering::Relaxed);
-        let untold = writer.is_leaving_out();
+        let untold = writer.has_more_to_tell();
         let wait = if asked {
             Some(&FAREWELL)
         } else {

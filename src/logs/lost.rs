@@ -14,14 +14,17 @@ pub(super) struct LostOutput {
 }
 
 impl LostOutput {
-    pub(super) fn add(&mut self, unwritten: &[u8], because: io::Error) {
+    /// Adds lines of a log that could not be written, and answers their bytes of output.
+    pub(super) fn add(&mut self, unwritten: &[u8], because: io::Error) -> u64 {
         let lines = unwritten
             .split_inclusive(|byte| *byte == b'\n')
             .filter(|line| line.ends_with(b"\n"))
             .count() as u64;
         self.lines += lines;
-        self.bytes += (unwritten.len() as u64).saturating_sub(lines * (HEADER_BYTES as u64 + 1));
+        let bytes = (unwritten.len() as u64).saturating_sub(lines * (HEADER_BYTES as u64 + 1));
+        self.bytes += bytes;
         self.because.get_or_insert(because);
+        bytes
     }
 
     /// Log line that tells of the loss; empty if nothing was lost.

@@ -13,6 +13,7 @@ use state::quantity::ByteCount;
 use state::spec::LogLimits;
 use tokio::time::Instant;
 
+use super::counts::{KeptCounts, LogCounts};
 use super::current::{AppendError, CurrentFile};
 use super::files::{file_numbers, file_path, open_from};
 use super::limits::{NumberedLimits, ToldLimits};
@@ -50,6 +51,8 @@ pub(crate) struct LogWriter {
     syncer: Option<LogSyncer>,
     /// `None`: a container prints as much as it likes.
     rate: Option<RateLimit>,
+    /// `None`: nobody asks what was written.
+    counts: Option<KeptCounts>,
 }
 
 impl LogWriter {
@@ -68,6 +71,7 @@ impl LogWriter {
             stamp: LineStamp::after(None),
             syncer: None,
             rate: None,
+            counts: None,
         };
         // The first batch meets the same error again and counts what is lost by it.
         if let Ok(tail) = writer.reopen() {
@@ -88,6 +92,20 @@ impl LogWriter {
     pub(crate) fn limited(self, rate: Option<ByteCount>) -> Self {
         let rate = rate.map(|rate| RateLimit::new(rate, Instant::now()));
         Self { rate, ..self }
+    }
+
+    /// The same, which counts what a generation prints.
+    #[must_use]
+    pub(crate) fn counted(self, generation: u64) -> Self {
+        let counts = Some(KeptCounts::go_on(&self.dir, generation));
+        Self { counts, ..self }
+    }
+
+    /// Counts bytes of output that did not come to the log, or did.
+    pub(crate) fn count(&mut self, more: LogCounts) {
+        if let Some(counts) = &mut self.counts {
+            counts.add(more);
+        }
     }
 
     /// The same, which takes on the limits that it is told after these.
@@ -112,6 +130,7 @@ impl LogWriter {
     pub(crate) fn finish(mut self) -> bool {
         self.tell_left_out(true);
         self.flush();
+        self.counts.iter_mut().for_each(KeptCounts::tell);
         !self.is_losing() && self.syncer.is_none_or(LogSyncer::finish)
     }
 
@@ -123,6 +142,11 @@ impl LogWriter {
     /// Whether output is beyond the rate, and was not told of yet.
     pub(crate) fn is_leaving_out(&self) -> bool {
         self.rate.as_ref().is_some_and(RateLimit::is_leaving_out)
+    }
+
+    /// Whether there is something to tell with the next [`LogWriter::flush`], also of no line.
+    pub(crate) fn has_more_to_tell(&self) -> bool {
+        self.is_leaving_out() || self.counts.as_ref().is_some_and(KeptCounts::is_untold)
     }
 
     /// Tells what was left out, once lines pass again, or at the `end` of all.
@@ -182,6 +206,9 @@ impl LogWriter {
             RateVerdict::EndsBegun => self.add(now, stream, false, b""),
             RateVerdict::IsLeftOut => {}
         }
+        if verdict != RateVerdict::Passes {
+            self.count(LogCounts::left_out(bytes.len()));
+        }
     }
 
     fn add(&mut self, now: SystemTime, stream: Stream, partial: bool, bytes: &[u8]) {
@@ -197,9 +224,14 @@ impl LogWriter {
 
     /// Writes the lines that were pushed, or counts them as lost.
     pub(crate) fn flush(&mut self) {
-        if self.batch.is_empty() {
-            return;
+        if !self.batch.is_empty() {
+            self.write_batch();
         }
+        let counts = self.counts.iter_mut();
+        counts.for_each(KeptCounts::tell_now_and_then);
+    }
+
+    fn write_batch(&mut self) {
         self.take_on_limits();
         let notice = self.lost.notice(&self.stamp);
         let batch = std::mem::take(&mut self.batch);
@@ -214,9 +246,13 @@ impl LogWriter {
                 self.lost = LostOutput::default();
                 self.append(&batch)
             });
-        if let Err(failed) = written {
-            self.lost.add(&batch[failed.written..], failed.error);
-        }
+        let (lost, written) = match written {
+            Ok(()) => (0, batch.len()),
+            Err(AppendError { error, written }) => {
+                (self.lost.add(&batch[written..], error), written)
+            }
+        };
+        self.count(LogCounts::lost(lost, written));
         self.batch = batch;
         self.batch.clear();
     }

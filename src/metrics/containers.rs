@@ -3,12 +3,7 @@
 //!
 //! There are as many series of each name as containers, which the node bounds.
 
-use std::fmt;
-
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Unit;
+use super::family::{Family, ScrapeText};
 
 /// Numbers of a container. What is `None` the kernel does not count, or the container does not run.
 #[derive(Clone, Debug, Default)]
@@ -38,16 +33,12 @@ pub(crate) struct ContainerNumbers {
     pub(crate) disk_written: Option<u64>,
     pub(crate) disk_reads: Option<u64>,
     pub(crate) disk_writes: Option<u64>,
+    /// Bytes of the log: written, left out beyond its rate, and lost.
+    pub(crate) log: Option<[u64; 3]>,
 }
 
-/// A number that every container has a series of.
-struct Series {
-    name: &'static str,
-    help: &'static str,
-    unit: Option<Unit>,
-    is_counter: bool,
-    of: fn(&ContainerNumbers) -> Option<f64>,
-}
+/// Number of a container, if there is one.
+type Number = fn(&ContainerNumbers) -> Option<f64>;
 
 #[expect(
     clippy::cast_precision_loss,
@@ -57,86 +48,76 @@ pub(super) fn float(number: Option<u64>) -> Option<f64> {
     number.map(|number| number as f64)
 }
 
-fn part(counts: Option<[u64; 4]>, at: usize) -> Option<f64> {
+fn part<const PARTS: usize>(counts: Option<[u64; PARTS]>, at: usize) -> Option<f64> {
     float(counts.and_then(|counts| counts.get(at).copied()))
 }
 
 #[rustfmt::skip]
-fn series() -> Vec<Series> {
+fn series() -> Vec<(Family, Number)> {
     const GAUGE: bool = false;
     const COUNTER: bool = true;
-    let row = |name, help, unit, is_counter, of: fn(&ContainerNumbers) -> Option<f64>| Series { name, help, unit, is_counter, of };
-    let (bytes, seconds) = (|| Some(Unit::Bytes), || Some(Unit::Seconds));
+    let row = |name, help, unit, is_counter, of: Number| (Family { name, help, unit, is_counter }, of);
     vec![
-        row("container_ready", "1 while the container runs and works, as far as its probe tells, else 0", None, GAUGE, |of| Some(f64::from(u8::from(of.ready)))),
-        row("container_restarts", "Restarts of the container after it had ended by itself, as GET /containers shows it; from 0 again with a change", None, COUNTER, |of| Some(of.restarts.into())),
-        row("container_last_exit_code", "Exit code of the last end of the container's process; absent: it has not ended", None, GAUGE, |of| of.exit_code.map(f64::from)),
-        row("container_start_time", "When the container's process was started last, since 1970", seconds(), GAUGE, |of| of.started),
-        row("container_cpu_usage", "CPU time of the container's processes; from 0 again with each new generation", seconds(), COUNTER, |of| of.cpu),
-        row("container_cpu_throttled", "Time that the container's processes waited because its CPU limit was used up", seconds(), COUNTER, |of| of.throttled),
-        row("container_cpu_periods", "Periods of the CPU limit in which the container ran", None, COUNTER, |of| float(of.periods)),
-        row("container_cpu_throttled_periods", "Periods of the CPU limit in which it was used up", None, COUNTER, |of| float(of.throttled_periods)),
-        row("container_memory_used", "Memory of the container, with what is cached of files", bytes(), GAUGE, |of| float(of.memory)),
-        row("container_memory_working_set", "Memory of the container without files that were not used of late: what counts when it comes to the limit", bytes(), GAUGE, |of| float(of.working_set)),
-        row("container_memory_limit", "Limit of the container's memory; absent: it has none", bytes(), GAUGE, |of| float(of.memory_limit)),
-        row("container_memory_swap", "Memory of the container in swap", bytes(), GAUGE, |of| float(of.swap)),
-        row("container_memory_kills", "Processes of the container that the kernel killed for want of memory; from 0 again with each new generation", None, COUNTER, |of| float(of.memory_kills)),
-        row("container_pids", "Processes and threads of the container", None, GAUGE, |of| float(of.pids)),
-        row("container_pids_limit", "Limit of the container's processes and threads; absent: it has none", None, GAUGE, |of| float(of.pids_limit)),
-        row("container_network_received", "Bytes that the container received", bytes(), COUNTER, |of| part(of.received, 0)),
-        row("container_network_received_packets", "Packets that the container received", None, COUNTER, |of| part(of.received, 1)),
-        row("container_network_received_errors", "Faulty packets on the way to the container", None, COUNTER, |of| part(of.received, 2)),
-        row("container_network_received_dropped", "Packets to the container that were dropped on its link", None, COUNTER, |of| part(of.received, 3)),
-        row("container_network_sent", "Bytes that the container sent", bytes(), COUNTER, |of| part(of.sent, 0)),
-        row("container_network_sent_packets", "Packets that the container sent", None, COUNTER, |of| part(of.sent, 1)),
-        row("container_network_sent_errors", "Faulty packets from the container", None, COUNTER, |of| part(of.sent, 2)),
-        row("container_network_sent_dropped", "Packets of the container that were dropped on its link", None, COUNTER, |of| part(of.sent, 3)),
-        row("container_disk_read", "Bytes that the container read from disks", bytes(), COUNTER, |of| float(of.disk_read)),
-        row("container_disk_written", "Bytes that the container wrote to disks", bytes(), COUNTER, |of| float(of.disk_written)),
-        row("container_disk_reads", "Operations by which the container read from disks", None, COUNTER, |of| float(of.disk_reads)),
-        row("container_disk_writes", "Operations by which the container wrote to disks", None, COUNTER, |of| float(of.disk_writes)),
+        row("chas_container_ready", "1 while the container runs and works, as far as its probe tells, else 0", "", GAUGE, |of| Some(f64::from(u8::from(of.ready)))),
+        row("chas_container_restarts", "Restarts of the container after it had ended by itself, as GET /containers shows it; from 0 again with a change", "", COUNTER, |of| Some(of.restarts.into())),
+        row("chas_container_last_exit_code", "Exit code of the last end of the container's process; absent: it has not ended", "", GAUGE, |of| of.exit_code.map(f64::from)),
+        row("chas_container_start_time", "When the container's process was started last, since 1970", "seconds", GAUGE, |of| of.started),
+        row("chas_container_cpu_usage", "CPU time of the container's processes; from 0 again with each new generation", "seconds", COUNTER, |of| of.cpu),
+        row("chas_container_cpu_throttled", "Time that the container's processes waited because its CPU limit was used up", "seconds", COUNTER, |of| of.throttled),
+        row("chas_container_cpu_periods", "Periods of the CPU limit in which the container ran", "", COUNTER, |of| float(of.periods)),
+        row("chas_container_cpu_throttled_periods", "Periods of the CPU limit in which it was used up", "", COUNTER, |of| float(of.throttled_periods)),
+        row("chas_container_memory_used", "Memory of the container, with what is cached of files", "bytes", GAUGE, |of| float(of.memory)),
+        row("chas_container_memory_working_set", "Memory of the container without files that were not used of late: what counts when it comes to the limit", "bytes", GAUGE, |of| float(of.working_set)),
+        row("chas_container_memory_limit", "Limit of the container's memory; absent: it has none", "bytes", GAUGE, |of| float(of.memory_limit)),
+        row("chas_container_memory_swap", "Memory of the container in swap", "bytes", GAUGE, |of| float(of.swap)),
+        row("chas_container_memory_kills", "Processes of the container that the kernel killed for want of memory; from 0 again with each new generation", "", COUNTER, |of| float(of.memory_kills)),
+        row("chas_container_pids", "Processes and threads of the container", "", GAUGE, |of| float(of.pids)),
+        row("chas_container_pids_limit", "Limit of the container's processes and threads; absent: it has none", "", GAUGE, |of| float(of.pids_limit)),
+        row("chas_container_network_received", "Bytes that the container received", "bytes", COUNTER, |of| part(of.received, 0)),
+        row("chas_container_network_received_packets", "Packets that the container received", "", COUNTER, |of| part(of.received, 1)),
+        row("chas_container_network_received_errors", "Faulty packets on the way to the container", "", COUNTER, |of| part(of.received, 2)),
+        row("chas_container_network_received_dropped", "Packets to the container that were dropped on its link", "", COUNTER, |of| part(of.received, 3)),
+        row("chas_container_network_sent", "Bytes that the container sent", "bytes", COUNTER, |of| part(of.sent, 0)),
+        row("chas_container_network_sent_packets", "Packets that the container sent", "", COUNTER, |of| part(of.sent, 1)),
+        row("chas_container_network_sent_errors", "Faulty packets from the container", "", COUNTER, |of| part(of.sent, 2)),
+        row("chas_container_network_sent_dropped", "Packets of the container that were dropped on its link", "", COUNTER, |of| part(of.sent, 3)),
+        row("chas_container_disk_read", "Bytes that the container read from disks", "bytes", COUNTER, |of| float(of.disk_read)),
+        row("chas_container_disk_written", "Bytes that the container wrote to disks", "bytes", COUNTER, |of| float(of.disk_written)),
+        row("chas_container_disk_reads", "Operations by which the container read from disks", "", COUNTER, |of| float(of.disk_reads)),
+        row("chas_container_disk_writes", "Operations by which the container wrote to disks", "", COUNTER, |of| float(of.disk_writes)),
+        row("chas_container_log_written", "Bytes written to the container's log, with time and stream of each line; from 0 again with each new generation", "bytes", COUNTER, |of| part(of.log, 0)),
+        row("chas_container_log_left_out", "Bytes that the container printed beyond logs.rate, which are not in its log", "bytes", COUNTER, |of| part(of.log, 1)),
+        row("chas_container_log_lost", "Bytes that the container printed and that could not be written to its log", "bytes", COUNTER, |of| part(of.log, 2)),
     ]
 }
 
-#[derive(Debug)]
-pub(super) struct Containers(pub(super) Vec<ContainerNumbers>);
-
-impl Collector for Containers {
-    fn encode(&self, mut all: DescriptorEncoder) -> fmt::Result {
-        let (name, help) = (
-            "container_status",
-            "1 for the status that the container has",
+/// Writes the numbers of these containers.
+pub(super) fn write(containers: &[ContainerNumbers], scrape: &mut ScrapeText) {
+    let status = Family {
+        name: "chas_container_status",
+        help: "1 for the status that the container has",
+        unit: "",
+        is_counter: false,
+    };
+    let all = containers.iter();
+    scrape.write(
+        &status,
+        all.map(|one| {
+            (
+                [
+                    ("container", one.container.as_str()),
+                    ("status", one.status),
+                ],
+                1.0,
+            )
+        }),
+    );
+    for (family, of) in series() {
+        let all = containers.iter();
+        scrape.write(
+            &family,
+            all.filter_map(|one| Some(([("container", one.container.as_str())], of(one)?))),
         );
-        let mut family = all.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for one in &self.0 {
-            let labels = [
-                ("container", one.container.as_str()),
-                ("status", one.status),
-            ];
-            family.encode_family(&labels)?.encode_gauge(&1_i64)?;
-        }
-        for series in series() {
-            let (name, unit) = (series.name, series.unit.as_ref());
-            let kind = if series.is_counter {
-                MetricType::Counter
-            } else {
-                MetricType::Gauge
-            };
-            let mut family = all.encode_descriptor(name, series.help, unit, kind)?;
-            for one in &self.0 {
-                let Some(number) = (series.of)(one) else {
-                    continue;
-                };
-                let labels = [("container", one.container.as_str())];
-                let mut shown = family.encode_family(&labels)?;
-                if series.is_counter {
-                    shown.encode_counter::<NoLabelSet, _, f64>(&number, None)?;
-                } else {
-                    shown.encode_gauge(&number)?;
-                }
-            }
-        }
-        Ok(())
     }
 }
 
@@ -154,18 +135,22 @@ mod tests {
             cpu: Some(1.5),
             memory: Some(4096),
             received: Some([10, 2, 0, 1]),
+            log: Some([70, 0, 5]),
             ..ContainerNumbers::default()
         };
         let numbers = vec![numbers("a"), numbers("b")];
         let node = NodeNumbers::default();
-        let text = Metrics::new().text_with(&node, numbers, MetricsFormat::OpenMetrics);
+        let text = Metrics::new().text_with(&node, &numbers, MetricsFormat::OpenMetrics);
         for line in [
-            "chas_container_status{container=\"a\",status=\"running\"} 1",
+            "chas_container_status{container=\"a\",status=\"running\"} 1.0",
             "chas_container_restarts_total{container=\"b\"} 3.0",
             "chas_container_cpu_usage_seconds_total{container=\"a\"} 1.5",
             "chas_container_memory_used_bytes{container=\"a\"} 4096.0",
             "chas_container_network_received_bytes_total{container=\"b\"} 10.0",
             "chas_container_network_received_dropped_total{container=\"b\"} 1.0",
+            "chas_container_log_written_bytes_total{container=\"a\"} 70.0",
+            "chas_container_log_left_out_bytes_total{container=\"a\"} 0.0",
+            "chas_container_log_lost_bytes_total{container=\"b\"} 5.0",
             "chas_containerd_up 0",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line}\n{text}");

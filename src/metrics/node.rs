@@ -1,14 +1,9 @@
 //! Numbers of the machine, of the reconciler, and of this process, taken for each scrape.
 
-use std::fmt;
 use std::time::Duration;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::registry::Unit;
-
 use super::containers::float;
+use super::family::{Family, ScrapeText};
 use crate::monitor::NodeFacts;
 use crate::monitor::kernel::KernelFacts;
 
@@ -32,13 +27,7 @@ pub(crate) struct NodeNumbers {
 /// Samples of a family, each with its label, if it has one.
 type Samples = Vec<(Option<(&'static str, String)>, f64)>;
 
-struct Sampled {
-    name: &'static str,
-    help: &'static str,
-    unit: Option<Unit>,
-    is_counter: bool,
-    samples: Samples,
-}
+type Sampled = (Family, Samples);
 
 fn one(value: f64) -> Samples {
     vec![(None, value)]
@@ -57,8 +46,7 @@ impl NodeNumbers {
     fn of_node(&self) -> Vec<Sampled> {
         const GAUGE: bool = false;
         const COUNTER: bool = true;
-        let row = |name, help, unit, is_counter, samples| Sampled { name, help, unit, is_counter, samples };
-        let (of_bytes, seconds) = (|| Some(Unit::Bytes), || Some(Unit::Seconds));
+        let row = |name, help, unit, is_counter, samples| (Family { name, help, unit, is_counter }, samples);
         let facts = &self.facts;
         let labelled = |label: &'static str, of: &str, value: f64| (Some((label, of.to_owned())), value);
         let cpu = self.kernel.cpu.iter().map(|(mode, time)| labelled("mode", mode, *time));
@@ -71,90 +59,52 @@ impl NodeNumbers {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         let booted = now.saturating_sub(Duration::from_secs(facts.uptime_seconds)).as_secs();
         vec![
-            row("node_boot_time", "When the node was booted, since 1970", seconds(), GAUGE, bytes(booted)),
-            row("node_cpus", "Processors of the node", None, GAUGE, count(facts.cpu_cores)),
-            row("node_cpu", "Time of all processors together, by what they did", seconds(), COUNTER, cpu.collect()),
-            row("node_load", "Processes that ran or waited for a CPU or a disk, on the average of so many minutes", None, GAUGE, load.collect()),
-            row("node_memory_size", "Memory of the node", of_bytes(), GAUGE, bytes(facts.memory_total_bytes)),
-            row("node_memory_available", "Memory that a new process could have without swapping", of_bytes(), GAUGE, bytes(facts.memory_available_bytes)),
-            row("node_disk_size", "Size of the file system with the images and containers", of_bytes(), GAUGE, bytes(facts.disk_total_bytes)),
-            row("node_disk_available", "Free space there, for the agent", of_bytes(), GAUGE, bytes(facts.disk_available_bytes)),
-            row("node_disk_inodes", "Files that it has room for; 0: it does not count them", None, GAUGE, bytes(facts.disk_inodes_total)),
-            row("node_disk_inodes_available", "Files that can still be created there", None, GAUGE, bytes(facts.disk_inodes_available)),
-            row("node_network_received", "Bytes received on an interface of the node's own, as of the last sample (monitoring.health_interval)", of_bytes(), COUNTER, link(|link| link.received_bytes).collect()),
-            row("node_network_sent", "Bytes sent on an interface of the node's own, as of the last sample", of_bytes(), COUNTER, link(|link| link.sent_bytes).collect()),
-            row("node_pressure_waiting", "Time in which at least one process waited for this resource (PSI)", seconds(), COUNTER, some.collect()),
-            row("node_pressure_stalled", "Time in which all processes waited for this resource at once (PSI)", seconds(), COUNTER, full.collect()),
-            row("containerd_last_answer_timestamp", "When containerd answered last, since 1970; 0: not since the agent started", seconds(), GAUGE, one(self.containerd_answered)),
-            row("reconcile_queue", "Containers that the reconciler works on, or will when their time comes", None, GAUGE, count(self.queued)),
-            row("reconcile_overdue", "Longest time for which work that could begin did not", seconds(), GAUGE, one(self.overdue.as_secs_f64())),
-            row("reconcile_silence", "Longest time for which work on a container took no step, pulls aside", seconds(), GAUGE, one(self.silent.as_secs_f64())),
-            row("containers_unsettled", "Containers that are neither running and well nor stopped as asked", None, GAUGE, count(self.unsettled.0)),
-            row("containers_unsettled_oldest", "Longest time for which one of those is so", seconds(), GAUGE, one(self.unsettled.1.as_secs_f64())),
+            row("chas_node_boot_time", "When the node was booted, since 1970", "seconds", GAUGE, bytes(booted)),
+            row("chas_node_cpus", "Processors of the node", "", GAUGE, count(facts.cpu_cores)),
+            row("chas_node_cpu", "Time of all processors together, by what they did", "seconds", COUNTER, cpu.collect()),
+            row("chas_node_load", "Processes that ran or waited for a CPU or a disk, on the average of so many minutes", "", GAUGE, load.collect()),
+            row("chas_node_memory_size", "Memory of the node", "bytes", GAUGE, bytes(facts.memory_total_bytes)),
+            row("chas_node_memory_available", "Memory that a new process could have without swapping", "bytes", GAUGE, bytes(facts.memory_available_bytes)),
+            row("chas_node_disk_size", "Size of the file system with the images and containers", "bytes", GAUGE, bytes(facts.disk_total_bytes)),
+            row("chas_node_disk_available", "Free space there, for the agent", "bytes", GAUGE, bytes(facts.disk_available_bytes)),
+            row("chas_node_disk_inodes", "Files that it has room for; 0: it does not count them", "", GAUGE, bytes(facts.disk_inodes_total)),
+            row("chas_node_disk_inodes_available", "Files that can still be created there", "", GAUGE, bytes(facts.disk_inodes_available)),
+            row("chas_node_network_received", "Bytes received on an interface of the node's own, as of the last sample (monitoring.health_interval)", "bytes", COUNTER, link(|link| link.received_bytes).collect()),
+            row("chas_node_network_sent", "Bytes sent on an interface of the node's own, as of the last sample", "bytes", COUNTER, link(|link| link.sent_bytes).collect()),
+            row("chas_node_pressure_waiting", "Time in which at least one process waited for this resource (PSI)", "seconds", COUNTER, some.collect()),
+            row("chas_node_pressure_stalled", "Time in which all processes waited for this resource at once (PSI)", "seconds", COUNTER, full.collect()),
+            row("chas_containerd_last_answer_timestamp", "When containerd answered last, since 1970; 0: not since the agent started", "seconds", GAUGE, one(self.containerd_answered)),
+            row("chas_reconcile_queue", "Containers that the reconciler works on, or will when their time comes", "", GAUGE, count(self.queued)),
+            row("chas_reconcile_overdue", "Longest time for which work that could begin did not", "seconds", GAUGE, one(self.overdue.as_secs_f64())),
+            row("chas_reconcile_silence", "Longest time for which work on a container took no step, pulls aside", "seconds", GAUGE, one(self.silent.as_secs_f64())),
+            row("chas_containers_unsettled", "Containers that are neither running and well nor stopped as asked", "", GAUGE, count(self.unsettled.0)),
+            row("chas_containers_unsettled_oldest", "Longest time for which one of those is so", "seconds", GAUGE, one(self.unsettled.1.as_secs_f64())),
         ]
     }
 
     #[rustfmt::skip]
     fn of_process(&self) -> Vec<Sampled> {
         let Some(process) = &self.kernel.process else { return Vec::new() };
-        let row = |name, help, unit, is_counter, samples| Sampled { name, help, unit, is_counter, samples };
+        let row = |name, help, unit, is_counter, samples| (Family { name, help, unit, is_counter }, samples);
         vec![
-            row("process_cpu", "CPU time of the agent", Some(Unit::Seconds), true, one(process.cpu_seconds)),
-            row("process_resident_memory", "Memory of the agent", Some(Unit::Bytes), false, bytes(process.resident_bytes)),
-            row("process_virtual_memory", "Address space of the agent", Some(Unit::Bytes), false, bytes(process.virtual_bytes)),
-            row("process_threads", "Threads of the agent", None, false, bytes(process.threads)),
-            row("process_open_fds", "Files and sockets that the agent has open", None, false, bytes(process.open_files)),
-            row("process_max_fds", "Files and sockets that it may have open; absent: no limit", None, false, process.open_files_max.map(bytes).unwrap_or_default()),
-            row("process_start_time", "When the agent was started, since 1970", Some(Unit::Seconds), false, one(process.started)),
+            row("process_cpu", "CPU time of the agent", "seconds", true, one(process.cpu_seconds)),
+            row("process_resident_memory", "Memory of the agent", "bytes", false, bytes(process.resident_bytes)),
+            row("process_virtual_memory", "Address space of the agent", "bytes", false, bytes(process.virtual_bytes)),
+            row("process_threads", "Threads of the agent", "", false, bytes(process.threads)),
+            row("process_open_fds", "Files and sockets that the agent has open", "", false, bytes(process.open_files)),
+            row("process_max_fds", "Files and sockets that it may have open; absent: no limit", "", false, process.open_files_max.map(bytes).unwrap_or_default()),
+            row("process_start_time", "When the agent was started, since 1970", "seconds", false, one(process.started)),
         ]
     }
-}
 
-/// Families as they were taken.
-pub(super) struct Scraped(Vec<Sampled>);
-
-impl fmt::Debug for Scraped {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names = self.0.iter().map(|family| family.name);
-        formatter.debug_list().entries(names).finish()
-    }
-}
-
-impl Scraped {
-    pub(super) fn of_node(numbers: &NodeNumbers) -> Self {
-        Self(numbers.of_node())
-    }
-
-    /// Numbers under the names that every exporter gives those of its own process.
-    pub(super) fn of_process(numbers: &NodeNumbers) -> Self {
-        Self(numbers.of_process())
-    }
-}
-
-impl Collector for Scraped {
-    fn encode(&self, mut all: DescriptorEncoder) -> fmt::Result {
-        for family in &self.0 {
-            let kind = if family.is_counter {
-                MetricType::Counter
-            } else {
-                MetricType::Gauge
-            };
-            let unit = family.unit.as_ref();
-            let mut shown = all.encode_descriptor(family.name, family.help, unit, kind)?;
-            for (label, value) in &family.samples {
-                let labels: Vec<_> = label
-                    .iter()
-                    .map(|(name, of)| (*name, of.as_str()))
-                    .collect();
-                let labels = labels.as_slice();
-                let mut shown = shown.encode_family(&labels)?;
-                if family.is_counter {
-                    shown.encode_counter::<NoLabelSet, _, f64>(value, None)?;
-                } else {
-                    shown.encode_gauge(value)?;
-                }
-            }
+    /// Writes all of them; those of the process under the names that every exporter gives them.
+    pub(super) fn write(&self, scrape: &mut ScrapeText) {
+        for (family, samples) in self.of_node().into_iter().chain(self.of_process()) {
+            let samples = samples.iter();
+            scrape.write(
+                &family,
+                samples.map(|(label, value)| (label.as_slice(), *value)),
+            );
         }
-        Ok(())
     }
 }

@@ -102,7 +102,7 @@ fn rules_and_dashboards_name_only_metrics_and_reasons_that_there_are() {
     metrics.show_volume_sizes([("data", 1, 2)].into_iter());
     metrics.show_connections("network", 1, 2);
     metrics.alarm("DiskFull", true);
-    let text = metrics.text_with(&NodeNumbers::default(), Vec::new(), MetricsFormat::Text);
+    let text = metrics.text_with(&NodeNumbers::default(), &[], MetricsFormat::Text);
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     let mut known: BTreeSet<String> = types
         .flat_map(|line| {

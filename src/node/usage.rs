@@ -1,6 +1,7 @@
 //! Use by containers now: the kernel's counts of the control groups and links of those instances that
 //! the board knows to run. No call to containerd is made.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -11,6 +12,7 @@ use tokio::time::Instant;
 use super::AgentNode;
 use crate::cgroup::Cgroup;
 use crate::cgroup::usage::GroupUsage;
+use crate::logs::counts::LogCounts;
 use crate::monitor::links::link_usage;
 use crate::view::UsageView;
 
@@ -20,6 +22,8 @@ pub(crate) struct UsageSources {
     pub(crate) cgroup: Cgroup,
     /// containerd's namespace, whose group holds those of the instances.
     pub(crate) namespace: String,
+    /// Directory with the logs of each container.
+    pub(crate) logs: PathBuf,
     /// Name of an instance's link on the node.
     pub(crate) link: Box<dyn Fn(InstanceName) -> String + Send + Sync>,
 }
@@ -77,8 +81,11 @@ fn look(sources: Option<&UsageSources>, wanted: Vec<Running>) -> Vec<UsageView> 
             Some((generation, group, network)) => (Some(generation), group, network),
             None => (None, GroupUsage::default(), None),
         };
+        let instance = running.map_or_else(|| record.instance(), |(instance, _)| instance);
+        let log = sources.and_then(|sources| LogCounts::of(&sources.logs, instance));
         UsageView {
             record,
+            log,
             generation,
             taken,
             taken_at: Instant::now(),

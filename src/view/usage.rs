@@ -7,9 +7,10 @@ use state::desired::Record;
 use tokio::time::Instant;
 
 use crate::cgroup::usage::GroupUsage;
+use crate::logs::counts::LogCounts;
 use crate::monitor::links::LinkUsage;
 
-/// Use by a container. All parts are `None` while it does not run.
+/// Use by a container. All parts but the log are `None` while it does not run.
 #[derive(Clone, Debug)]
 pub(crate) struct UsageView {
     /// The desired entry.
@@ -24,6 +25,9 @@ pub(crate) struct UsageView {
     pub group: GroupUsage,
     /// Network, as the container sees it. `None`: it has none of its own, or does not run.
     pub network: Option<LinkUsage>,
+    /// Output, over all runs of the generation, also while it does not run. `None`: its logger does not
+    /// count.
+    pub log: Option<LogCounts>,
 }
 
 impl UsageView {

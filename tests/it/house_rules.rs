@@ -291,6 +291,7 @@ fn only_the_rooms_for_it_name_a_foreign_thing() {
                 "src/node",
                 "src/runtime/node",
                 "src/view/health.rs",
+                "src/view/usage.rs",
             ],
         ),
         ("rtnetlink", &["src/network"]),

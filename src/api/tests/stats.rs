@@ -13,6 +13,7 @@ use super::rights::{call, client, clients, node};
 use super::views::{named, view};
 use super::{Fake, ManagedView, get, problem};
 use crate::cgroup::usage::{CpuUsage, GroupUsage, MemoryUsage};
+use crate::logs::counts::LogCounts;
 use crate::monitor::links::{LinkUsage, Traffic};
 use crate::view::UsageView;
 
@@ -55,6 +56,10 @@ impl Fake {
                 received,
                 ..LinkUsage::default()
             }),
+            log: Some(LogCounts {
+                written: 70,
+                ..LogCounts::default()
+            }),
         };
         wanted.map(usage).collect()
     }
@@ -68,6 +73,8 @@ async fn one_answer_has_the_counts_and_what_is_used_now() {
     assert_eq!(shown["memory"]["working_set_bytes"], 600);
     assert_eq!(shown["memory"]["limit_bytes"], Value::Null);
     assert_eq!(shown["network"]["received_bytes"], 7);
+    let log = json!({"written_bytes": 70, "left_out_bytes": 0, "lost_bytes": 0});
+    assert_eq!(shown["log"], log);
     assert_eq!(
         shown["block_io"],
         Value::Null,

@@ -126,6 +126,25 @@ async fn what_a_container_prints_beyond_the_rate_is_left_out_and_counted() {
     // The word on stderr may be among them.
     let told = log.matches("all-printed").count();
     assert_eq!(written + left_out + told, 10_001, "{log:.2000}");
+    // A logger tells what it counted once a second at most; the next one goes on with it.
+    let counted = async || {
+        let (_, shown) = stand.agent.get("/containers/a/stats").await;
+        let log = &shown["log"];
+        ["written_bytes", "left_out_bytes", "lost_bytes"].map(|part| log[part].as_u64().unwrap())
+    };
+    let beyond = (10_000 - written) as u64 * 511;
+    let all = async || {
+        let [log, left, lost] = counted().await;
+        (beyond..beyond + 12).contains(&left) && log > written as u64 * 511 && lost == 0
+    };
+    eventually("it is all counted", all).await;
+    let before = counted().await;
+    let path = "/containers/a/restart?wait=running";
+    assert_eq!(stand.agent.ask("POST", path, None).await.0, 200);
+    eventually("a restart counts on", async || {
+        counted().await[1] > before[1] && counted().await[0] > before[0]
+    })
+    .await;
     stand.end().await;
 }
 
