@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::harness::agent::{Agent, TOKEN};
 use crate::stand::{SOON, Stand, eventually};
+use crate::state::kills::number;
 
 /// Reader of events over a connection of its own.
 struct Reader(BufReader<TcpStream>);
@@ -183,5 +184,50 @@ async fn a_hundred_readers_and_one_that_never_reads_hold_up_nobody() {
         })
     })
     .await;
+    stand.end().await;
+}
+
+/// Time from a kill of a container's process to its event at a reader: `CHAS_TEST_EVENT_KILLS=200`
+/// measures, and shows the middle and the worst (`--nocapture`).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_process_is_told_to_a_reader_at_once() {
+    let stand = Stand::new().await;
+    let body = stand.script(
+        "a",
+        "sleep 10000 & wait",
+        &json!({"restart": {"policy": "never"}}),
+    );
+    let mut shown = stand.agent.deploy_and_wait(&body).await;
+    let mut reader = Reader::open(&stand.agent, "container=a&kind=container_exited", "");
+    // The head is there: whatever happens from now on is told.
+    let mut line = String::new();
+    tokio::task::block_in_place(|| reader.0.read_line(&mut line).unwrap());
+    assert!(line.contains(" 200 "), "{line}");
+    let mut took = Vec::new();
+    for _ in 0..number("CHAS_TEST_EVENT_KILLS", 5) {
+        let pid = stand.pid(&shown).unwrap().parse().unwrap();
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        let began = Instant::now();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        let exited = tokio::task::block_in_place(|| reader.next_of("container_exited"));
+        took.push(began.elapsed());
+        assert_eq!(exited["exit_code"], 137, "{exited}");
+        stand.agent.wait_status("a", "failed", SOON).await;
+        let path = "/containers/a/restart?wait=running";
+        let (status, told) = stand.agent.ask("POST", path, None).await;
+        assert_eq!(status, 200, "{told}");
+        shown = told;
+    }
+    took.sort();
+    let at = |percent: usize| took[(took.len() - 1) * percent / 100];
+    eprintln!(
+        "{} kills: median {:?}, p99 {:?}, worst {:?}",
+        took.len(),
+        at(50),
+        at(99),
+        at(100)
+    );
+    // No timer is in the way: a resync or a poll of the reader would take many seconds.
+    assert!(at(50) < Duration::from_secs(3), "{took:?}");
     stand.end().await;
 }

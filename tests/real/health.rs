@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::harness::image::Image;
 use crate::stand::{SOON, Stand, eventually};
 
-mod cost;
+pub(crate) mod cost;
 mod kills;
 
 /// Deploys, and waits until the container is ready; the status and the answer.

@@ -1,11 +1,17 @@
 //! What a scrape shows of a node that pulled, ran, restarted and failed for real.
 
+use std::path::PathBuf;
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::harness::Testbed;
-use crate::harness::agent::Agent;
+use crate::harness::agent::{Agent, PROGRAM};
 use crate::harness::image::{Image, Packing};
+use crate::health::cost::used;
 use crate::stand::{SOON, Stand};
+use crate::state::kills::number as given;
 
 async fn scrape(agent: &Agent) -> String {
     let (status, text) = agent.get("/metrics").await;
@@ -79,4 +85,66 @@ async fn metrics_that_are_switched_off_are_not_there() {
     let agent = Agent::start_with(&bed, &[("METRICS_ENABLED", "false")]).await;
     let (status, problem): (u16, Value) = agent.get("/metrics").await;
     assert_eq!((status, &problem["status"]), (404, &json!(404)));
+}
+
+/// Processor time of the agent in a minute, in which it is scraped so often.
+async fn minute(stand: &Stand, scrapes: u32) -> Duration {
+    let minutes = given("CHAS_TEST_MINUTES", 2);
+    let spent = || used(stand.agent.pid()).iter().sum::<Duration>();
+    let before = spent();
+    let mut until = Instant::now();
+    for _ in 0..minutes {
+        if scrapes == 0 {
+            until += Duration::from_secs(60);
+            tokio::time::sleep_until(until).await;
+        }
+        for _ in 0..scrapes {
+            until += Duration::from_secs(60) / scrapes;
+            tokio::time::sleep_until(until).await;
+            scrape(&stand.agent).await;
+        }
+    }
+    (spent() - before) / u32::try_from(minutes).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "measures for minutes, by hand: CHAS_TEST_AGENT=FILE CHAS_TEST_SCRAPED=50 CHAS_TEST_MINUTES=2"]
+async fn scrapes_of_many_real_containers_are_quick_and_cost_little() {
+    // A debug build takes a multiple.
+    let program = std::env::var_os("CHAS_TEST_AGENT");
+    let program = program.map_or_else(|| PROGRAM.into(), PathBuf::from);
+    let variables = [("LOG_LEVEL", "INFO"), ("CHAS_SUBNET", "10.199.0.0/20")];
+    let stand = Stand::of(Testbed::new(), &program, &variables).await;
+    let count = given("CHAS_TEST_SCRAPED", 50);
+    for n in 0..count {
+        let body = stand.script(&format!("a{n}"), "sleep 100000 & wait", &json!({}));
+        let (status, told) = stand.agent.deploy(&body).await;
+        assert_eq!(status, 202, "{told}");
+    }
+    let until = Instant::now() + SOON + Duration::from_secs(count);
+    let runs = format!("chas_containers{{status=\"running\"}} {count}");
+    while !scrape(&stand.agent).await.contains(&runs) {
+        assert!(Instant::now() < until, "not all run");
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let (mut took, mut bytes) = (Vec::new(), 0);
+    for _ in 0..41 {
+        let began = Instant::now();
+        bytes = scrape(&stand.agent).await.len();
+        took.push(began.elapsed());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    took.sort();
+    eprintln!(
+        "{count} containers, {bytes} bytes a scrape: median {:?}, worst {:?}",
+        took[20], took[40]
+    );
+    for round in 0..2 {
+        let (without, with) = (minute(&stand, 0).await, minute(&stand, 4).await);
+        eprintln!(
+            "round {round}: {without:?} of the processor a minute, {with:?} with a scrape each 15 s"
+        );
+    }
+    stand.end().await;
 }

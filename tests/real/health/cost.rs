@@ -18,7 +18,7 @@ const MEASURED: Duration = Duration::from_secs(60);
 
 /// Processor time of a process, its threads among it, as its programs' and as the kernel's
 /// (`proc_pid_stat(5)`; a tick is 10 ms).
-fn used(pid: u32) -> [Duration; 2] {
+pub(crate) fn used(pid: u32) -> [Duration; 2] {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
     let (_, fields) = text.rsplit_once(") ").unwrap();
     let mut ticks = fields.split_whitespace().skip(11);
