@@ -132,11 +132,13 @@ pub(crate) trait NodeApi: NodeFiles {
         generation: Option<u64>,
     ) -> impl Future<Output = Result<usize, Refusal>> + Send;
 
-    /// Carries out an operator's order for one container. Durable when it answers.
+    /// Carries out an operator's order for one container, if it is as expected. Durable when it
+    /// answers.
     fn order(
         &self,
         id: ContainerId,
         order: Order,
+        expected: ExpectedTag,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
 
     /// Has the registry asked what the tag of a container's image stands for now. Durable when it

@@ -6,6 +6,7 @@ import { check, end, has, launch, look, open } from './browser.mjs';
 
 const COUNT = 500;
 const TOKEN = 'played-token';
+const tokens = new Set([TOKEN]);
 const FIRST_MS_MAX = 10_000;
 const TASK_MS_MAX = 500;
 const ROOM = process.argv[2];
@@ -28,8 +29,9 @@ const containers = Array.from({ length: COUNT }, (_, at) => ({
 Object.assign(containers[17], { status: 'failed', reason: 'ImageNotFound', message: 'the registry does not have registry.example/team/app:3' });
 Object.assign(containers[230], { status: 'restarting', reason: 'CrashLoop', message: 'exit code 1; tried again in 40 s', restart_count: 7 });
 
-const asked = { list: 0, show: 0 };
+const asked = { list: 0, show: 0, logs: [] };
 const readers = new Set();
+readers.logs = new Set();
 let number = 1000;
 const answers = {
   '/whoami': () => ({ name: 'token', role: 'admin', names: null, expires: null, node: 'worker-many', version: '0.0.0' }),
@@ -51,7 +53,7 @@ const server = createServer((request, answer) => {
   }
   if (path === '/version') { answer.end('{}'); return; }
   const json = (status, body) => { answer.writeHead(status, { 'content-type': 'application/json' }); answer.end(JSON.stringify(body)); };
-  if (request.headers.authorization !== `Bearer ${TOKEN}`) { json(401, { status: 401, code: 'Unauthorized', detail: 'the request bears no valid token' }); return; }
+  if (!tokens.has(request.headers.authorization?.slice('Bearer '.length))) { json(401, { status: 401, code: 'Unauthorized', detail: 'the request bears no valid token' }); return; }
   if (path === '/events') {
     answer.writeHead(200, { 'content-type': 'text/event-stream' });
     answer.write(`: events follow\nid: ${number}\n\n`);
@@ -60,6 +62,16 @@ const server = createServer((request, answer) => {
     return;
   }
   const [, , id, verb] = path.split('/');
+  if (verb === 'logs') {
+    asked.logs.push(new URL(request.url, 'http://played').searchParams.get('since'));
+    answer.writeHead(200, { 'content-type': 'application/x-ndjson' });
+    // One line, and then nothing: as a connection that is dead at its other end.
+    if (asked.logs.length === 1) answer.write(`${JSON.stringify({ time: time(), stream: 'stdout', partial: false, line: 'the first line' })}\n`);
+    else answer.write(`${JSON.stringify({ time: time(), stream: 'stdout', partial: false, line: `of answer ${asked.logs.length}` })}\n`);
+    readers.logs.add(answer);
+    answer.on('close', () => readers.logs.delete(answer));
+    return;
+  }
   const one = containers.find((container) => container.id === id);
   if (answers[path]) json(200, answers[path]());
   else if (one && verb === 'explain') json(200, { id, unblock: 'correct the name of the image, or push it to the registry', meaning: 'the image is not there' });
@@ -143,6 +155,57 @@ await page.fill('#filter', 'cache team=web');
 check(await page.locator('#list li:not([hidden])').count() === COUNT / 4, 'the search finds something else');
 await page.fill('#filter', '');
 await look(page, 'many');
+
+// A token whose time is over: the page hides, keeps what was typed, and goes on with another one.
+await page.locator('#deploy-open').click();
+await page.locator('#deploy-body').fill('typed');
+tokens.delete(TOKEN);
+tokens.add('another-token');
+await has(page, '#again-why', 'You were signed out', 30_000);
+await look(page, 'many-again');
+await page.keyboard.press('Escape');
+await page.fill('#again-token', 'no-token');
+await page.keyboard.press('Enter');
+await has(page, '#again-why', 'no valid token');
+await page.fill('#again-token', 'another-token');
+await page.keyboard.press('Enter');
+await page.locator('#again').waitFor({ state: 'hidden' });
+check(await page.locator('#deploy-body').inputValue() === 'typed', 'what was typed is gone');
+await page.locator('#deploy-close').click();
+await has(page, '#events-state', 'live', 30_000);
+
+// An output that stands still is asked for again from where it stood; nobody reads for a tab that nobody sees.
+const other = await open(browser, `http://127.0.0.1:${server.address().port}/`, { secrets: ['another-token'] });
+await other.clock.install();
+await other.reload();
+await other.fill('#token', 'another-token');
+await other.keyboard.press('Enter');
+await other.locator('#list button').first().click();
+await has(other, '.logs', 'the first line');
+await other.clock.fastForward(39_000);
+check(asked.logs.length === 1, 'an output that may be alive is cut off');
+for (let step = 0; step < 5; step += 1) await other.clock.fastForward(2000).then(() => new Promise((resolve) => setTimeout(resolve, 200)));
+await has(other, '.logs', 'of answer 2');
+check(asked.logs[0] === null && asked.logs[1] !== null, `it does not go on where it stood: ${asked.logs}`);
+const lookAt = (hidden) => other.evaluate((is) => {
+  Object.defineProperty(document, 'hidden', { configurable: true, get: () => is });
+  document.dispatchEvent(new Event('visibilitychange'));
+}, hidden);
+const lasting = () => readers.logs.size + readers.size;
+check(lasting() === 3, `${lasting()} answers last, not three: events of two tabs, and an output`);
+await lookAt(true);
+for (let step = 0; step < 8; step += 1) {
+  // Its answers are alive meanwhile.
+  for (const reader of [...readers, ...readers.logs]) reader.write('\n');
+  await new Promise((resolve) => setTimeout(resolve, 100));
+  await other.clock.fastForward(10_000);
+}
+await new Promise((resolve) => setTimeout(resolve, 500));
+check(lasting() === 1, `${lasting()} answers last for one tab that is seen`);
+await lookAt(false);
+for (let step = 0; step < 5; step += 1) await other.clock.fastForward(1000).then(() => new Promise((resolve) => setTimeout(resolve, 200)));
+check(lasting() === 3, `${lasting()} answers last, where both tabs are seen again`);
+await other.context().close();
 server.closeAllConnections();
 server.close();
 await has(page, '#stale', 'has not answered since', 30_000);

@@ -14,6 +14,11 @@ async function signIn(page, token) {
   await page.keyboard.press('Enter');
 }
 
+async function signInAgain(page, token) {
+  await page.locator('#again-token').fill(token);
+  await page.keyboard.press('Enter');
+}
+
 async function api(method, path, body) {
   const headers = { authorization: `Bearer ${ADMIN}`, 'content-type': 'application/json' };
   return fetch(url + path, { method, headers, body: body && JSON.stringify(body) });
@@ -136,16 +141,50 @@ await has(page, '#detail-status', 'running', 60_000);
 await page.keyboard.press('Escape');
 await has(page, '#wrong-title', 'Nothing is wrong');
 
+// An order that was sent, and whose answer is lost, is not carried out twice.
+await row.click();
+await has(page, '#detail-status', 'running', 60_000);
+await page.locator('#detail-orders button', { hasText: 'Restart' }).click();
+let lost = 0;
+await page.route('**/restart', async (route) => {
+  lost += 1;
+  if (lost > 1) { await route.continue(); return; }
+  await route.fetch();
+  await route.abort();
+});
+await page.locator('#question-yes').click();
+await has(page, '#question-fault', 'does not answer', 30_000);
+await page.waitForTimeout(4000);
+await page.locator('#question-yes').click();
+await has(page, '#question-fault', 'changed', 30_000);
+await look(page, 'restarted-once');
+await page.keyboard.press('Escape');
+await page.unroute('**/restart');
+await has(page, '#detail-status', 'running', 60_000);
+await page.keyboard.press('Escape');
+
+// Removed, with a question that names what is lost and what stays.
+await api('POST', '/containers/deploy?wait=running', { name: 'web-gone', image, command: ['/bin/busybox', 'sleep', '1000'], stop: { timeout: '0s' }, volumes: [{ volume: 'kept-data', path: '/data' }] });
+await page.locator('#list button', { hasText: 'web-gone' }).click();
+await page.locator('#detail-orders button', { hasText: 'Remove' }).click();
+await has(page, '#question', 'Its named volumes stay: kept-data');
+await look(page, 'remove-question');
+await page.locator('#question-yes').click();
+await page.locator('#detail').waitFor({ state: 'hidden', timeout: 60_000 });
+check((await api('GET', '/containers/web-gone')).status === 404, 'what was removed is there');
+await api('DELETE', '/volumes/kept-data');
+
 // Output and labels that would be more than text.
 const evil = '<img src=x onerror="globalThis.taken=1"><script>globalThis.taken=1</script>';
 await api('POST', '/containers/deploy?wait=running', {
   name: 'web-evil', image, labels: { evil }, environment: { evil },
-  command: ['/bin/sh', '-c', `printf '%s\\n' '${evil}'; printf '\\033[31mred\\033[0m \\342\\200\\256nrut\\n'; printf 'a\\rb\\033]0;title\\007\\n'; /bin/busybox sleep 1000`],
+  command: ['/bin/sh', '-c', `printf '%s\\n' '${evil}'; printf '\\033[31mred\\033[0m \\342\\200\\256nrut\\n'; printf 'a\\rb\\033]0;title\\007\\n\\033]hidden\\n'; /bin/busybox sleep 1000`],
 });
 await page.locator('#list button', { hasText: 'web-evil' }).click();
 await page.locator('#tab-logs').click();
 await has(page, '.logs', '<img src=x onerror');
 await has(page, '.logs', 'red ·nrut');
+await has(page, '.logs', '·]hidden');
 for (const tab of ['history', 'why', 'body']) await page.locator(`#tab-${tab}`).click().then(() => page.waitForTimeout(400));
 check(await page.evaluate(() => globalThis.taken === undefined && !document.querySelector('img, iframe, object') && document.scripts.length === 1), 'a text became more than text');
 await page.keyboard.press('Escape');
@@ -235,14 +274,26 @@ await page.reload();
 await has(page, '#detail-name', 'web-1');
 await page.keyboard.press('Escape');
 
-// A token that is taken back signs out by itself, and says why.
+// A token that is taken back counts no more at once; the door says why, and what was typed is kept.
 const second = await open(browser, url, { secrets });
-await signIn(second, READ);
-await has(second, '#who', 'client:watcher');
+await signIn(second, DEPLOY);
+await has(second, '#who', 'client:builder');
+await second.locator('#deploy-open').click();
+await second.locator('#deploy-body').fill('{"name": "web-typed"}');
 const clients = readFileSync(`${NODE_DIR}/clients.yaml`, 'utf8');
-writeFileSync(`${NODE_DIR}/clients.yaml`, clients.split('\n').filter((line) => !line.includes('watcher')).join('\n'));
-await has(second, '#door-fault', 'You were signed out', 60_000);
+writeFileSync(`${NODE_DIR}/clients.yaml`, clients.split('\n').filter((line) => !line.includes('builder')).join('\n'));
+await has(second, '#again-why', 'You were signed out', 60_000);
 check(await second.evaluate(() => sessionStorage.length === 0), 'a token that counts no more is kept');
+await look(second, 'again');
+await second.keyboard.press('Escape');
+await signInAgain(second, 'a-wrong-token');
+await has(second, '#again-why', 'no valid token');
+await signInAgain(second, READ);
+await second.locator('#again').waitFor({ state: 'hidden' });
+check(await second.locator('#deploy-body').inputValue() === '{"name": "web-typed"}', 'what was typed is gone');
+await has(second, '#who', 'client:watcher: read');
+await second.locator('#deploy-close').click();
+check(await second.locator('#deploy-open').isDisabled(), 'a role that may not deploy may deploy');
 await second.context().close();
 
 // Signed out, nothing is kept.

@@ -159,11 +159,12 @@ pub(super) async fn remove<N: NodeApi>(
     access: Access,
     Named(name): Named,
     query: RawQuery,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(query, &operations::REMOVE)?;
     let (wait, timeout) = (wait_for(&parameters)?, parameters.timeout()?);
     let id = find_managed(&*node, &access, &name, Naming::Exact)?;
-    node.order(id, Order::Remove).await?;
+    node.order(id, Order::Remove, expected(&headers)?).await?;
     if !wait {
         let shown = json!({"id": id, "status": "removing"});
         return Ok((StatusCode::ACCEPTED, Json(shown)).into_response());
@@ -178,12 +179,13 @@ pub(super) async fn stop<N: NodeApi>(
     access: Access,
     Named(name): Named,
     query: RawQuery,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     order(
         &*node,
         &access,
         &name,
-        query,
+        (query, &headers),
         (Order::Stop, &operations::STOP),
     )
     .await
@@ -194,12 +196,13 @@ pub(super) async fn start<N: NodeApi>(
     access: Access,
     Named(name): Named,
     query: RawQuery,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     order(
         &*node,
         &access,
         &name,
-        query,
+        (query, &headers),
         (Order::Start, &operations::START),
     )
     .await
@@ -210,12 +213,13 @@ pub(super) async fn restart<N: NodeApi>(
     access: Access,
     Named(name): Named,
     query: RawQuery,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     order(
         &*node,
         &access,
         &name,
-        query,
+        (query, &headers),
         (Order::Restart, &operations::RESTART),
     )
     .await
@@ -254,14 +258,14 @@ async fn order<N: NodeApi>(
     node: &N,
     access: &Access,
     name: &str,
-    query: RawQuery,
+    (query, headers): (RawQuery, &HeaderMap),
     (order, operation): (Order, &'static Operation),
 ) -> Result<Response, Problem> {
     let parameters = Parameters::of(query, operation)?;
     let wait = wait_for_one(&parameters)?;
     let timeout = parameters.timeout()?;
     let id = find_managed(node, access, name, Naming::Exact)?;
-    node.order(id, order).await?;
+    node.order(id, order, expected(headers)?).await?;
     let container = node.container(id).ok_or_else(|| gone(id))?;
     let Some(word) = wait else {
         return Ok((StatusCode::ACCEPTED, Json(wire::full(&container))).into_response());

@@ -8,7 +8,7 @@ use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use serde_json::json;
 use state::id::ContainerId;
 
@@ -18,7 +18,7 @@ use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
 use super::watchers::Watchers;
 use super::{NodeApi, operations, wire};
-use crate::logs::line::{LogLine, Stream};
+use crate::logs::line::{LogLine, Stream as OutputStream};
 use crate::logs::read::{ReadOptions, read_until};
 use crate::view::Naming;
 
@@ -26,6 +26,10 @@ const TAIL_DEFAULT: usize = 100;
 /// Time that a container has to be at rest before its output counts as complete: its logger needs
 /// milliseconds for the last words.
 const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// Time without a line after which whoever follows objects gets an empty one, as of events: a dead
+/// connection has none.
+const SIGN_AFTER: Duration = Duration::from_secs(15);
 
 /// Followers at once over the network. Each looks five times a second, on a thread that may wait for
 /// the disk: that is still little.
@@ -50,7 +54,8 @@ pub(super) async fn logs<N: NodeApi>(
     let options = read_options(&parameters)?;
     let timestamps = parameters.flag("timestamps")?;
     let id = find_managed(&*node, &access, &name, Naming::Loose)?;
-    let permit = if options.follow {
+    let follows = options.follow;
+    let permit = if follows {
         Some(followers.take(access.peer)?)
     } else {
         None
@@ -64,12 +69,27 @@ pub(super) async fn logs<N: NodeApi>(
         let _until_the_stream_ends = &permit;
         line.map(|line| render(&line, json, timestamps))
     });
+    let wait = (json && follows).then_some(SIGN_AFTER);
+    let lines = with_signs(lines, wait.unwrap_or(Duration::MAX));
     let kind = if json {
         "application/x-ndjson"
     } else {
         "text/plain; charset=utf-8"
     };
     Ok(([(header::CONTENT_TYPE, kind)], Body::from_stream(lines)).into_response())
+}
+
+/// The same lines, and an empty one each time that none came for so long.
+fn with_signs<E: Send>(
+    lines: impl Stream<Item = Result<Bytes, E>> + Send,
+    wait: Duration,
+) -> impl Stream<Item = Result<Bytes, E>> + Send {
+    futures_util::stream::unfold(Box::pin(lines), move |mut lines| async move {
+        match tokio::time::timeout(wait, lines.next()).await {
+            Ok(line) => Some((line?, lines)),
+            Err(_) => Some((Ok(Bytes::from_static(b"\n")), lines)),
+        }
+    })
 }
 
 /// Waits until the container prints nothing more: it is removed, or has been at rest for a while.
@@ -113,11 +133,11 @@ fn read_options(parameters: &Parameters) -> Result<ReadOptions, Problem> {
     })
 }
 
-fn stream(parameters: &Parameters) -> Result<Option<Stream>, Problem> {
+fn stream(parameters: &Parameters) -> Result<Option<OutputStream>, Problem> {
     match parameters.text("stream") {
         None => Ok(None),
-        Some("stdout") => Ok(Some(Stream::Stdout)),
-        Some("stderr") => Ok(Some(Stream::Stderr)),
+        Some("stdout") => Ok(Some(OutputStream::Stdout)),
+        Some("stderr") => Ok(Some(OutputStream::Stderr)),
         Some(other) => Err(Problem::Request(format!(
             "stream={other} is neither stdout nor stderr"
         ))),
@@ -134,7 +154,7 @@ pub(super) fn wants_objects(headers: &HeaderMap) -> bool {
 
 fn render(line: &LogLine, json: bool, timestamps: bool) -> Bytes {
     if json {
-        let stream = if line.stream == Stream::Stdout {
+        let stream = if line.stream == OutputStream::Stdout {
             "stdout"
         } else {
             "stderr"
@@ -156,4 +176,26 @@ fn render(line: &LogLine, json: bool, timestamps: bool) -> Bytes {
         text.push(b'\n');
     }
     text.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use futures_util::stream;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_follower_is_told_that_its_answer_lasts_where_nothing_is_printed() {
+        let line = Ok::<_, Infallible>(Bytes::from_static(b"{}\n"));
+        let began = tokio::time::Instant::now();
+        let lines = stream::iter([line]).chain(stream::pending());
+        let heard: Vec<_> = with_signs(lines, SIGN_AFTER).take(3).collect().await;
+        let heard: Vec<_> = heard.into_iter().map(Result::unwrap).collect();
+        assert_eq!(heard, [&b"{}\n"[..], b"\n", b"\n"]);
+        assert_eq!(began.elapsed(), 2 * SIGN_AFTER);
+        let none = with_signs(stream::empty::<Result<Bytes, Infallible>>(), SIGN_AFTER);
+        assert_eq!(none.count().await, 0);
+    }
 }

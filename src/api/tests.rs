@@ -324,6 +324,7 @@ impl NodeApi for Fake {
         &self,
         id: ContainerId,
         order: Order,
+        _: ExpectedTag,
     ) -> impl Future<Output = Result<(), Refusal>> + Send {
         ready(
             self.refused()

@@ -165,10 +165,15 @@ impl NodeApi for AgentNode {
         .await
     }
 
-    async fn order(&self, id: ContainerId, order: Order) -> Result<(), Refusal> {
+    async fn order(
+        &self,
+        id: ContainerId,
+        order: Order,
+        expected: ExpectedTag,
+    ) -> Result<(), Refusal> {
         let handle = self.handle.clone();
         self.write(move |store| {
-            store.order(id, order)?;
+            store.order_to(&expected, id, order)?;
             if order == Order::Start {
                 handle.start_now(id);
             } else {

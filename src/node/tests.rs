@@ -169,7 +169,7 @@ async fn a_caller_that_hangs_up_cancels_nothing() {
     }
     let id = node.managed_containers().next().unwrap().record.id;
     until(node, id, runs(1)).await;
-    hang_up(node.order(id, Order::Remove)).await;
+    hang_up(node.order(id, Order::Remove, ExpectedTag::Any)).await;
     until(node, id, |view| view.is_none()).await;
     assert!(runtime.instances().is_empty());
 }
@@ -192,15 +192,19 @@ async fn changes_come_to_what_they_say() {
             .unwrap()
             .changed
     );
-    node.order(id, Order::Stop).await.unwrap();
+    node.order(id, Order::Stop, ExpectedTag::Any).await.unwrap();
     until(node, id, |view| {
         view.unwrap().condition.status == Status::Stopped
     })
     .await;
-    node.order(id, Order::Start).await.unwrap();
+    node.order(id, Order::Start, ExpectedTag::Any)
+        .await
+        .unwrap();
     until(node, id, runs(1)).await;
     let launches = agent.runtime.launches(id);
-    node.order(id, Order::Restart).await.unwrap();
+    node.order(id, Order::Restart, ExpectedTag::Any)
+        .await
+        .unwrap();
     until(node, id, |_| agent.runtime.launches(id) == launches + 1).await;
     assert!(
         node.deploy(ExpectedTag::Any, deploy("web", "nginx:2"), true)
@@ -268,7 +272,7 @@ async fn refusals_keep_their_kind() {
     ));
     let nobody = ContainerId::from_bits(1);
     assert!(matches!(
-        node.order(nobody, Order::Stop).await,
+        node.order(nobody, Order::Stop, ExpectedTag::Any).await,
         Err(Refusal::NotFound(_))
     ));
 }
@@ -390,7 +394,9 @@ async fn a_deploy_that_comes_twice_brings_nothing_back() {
     };
     let id = now(push("r").await).container.record.id;
     until(node, id, runs(1)).await;
-    node.order(id, Order::Remove).await.unwrap();
+    node.order(id, Order::Remove, ExpectedTag::Any)
+        .await
+        .unwrap();
     until(node, id, |view| view.is_none()).await;
     assert!(matches!(push("r").await, Ok(Idempotent::Before(_))));
     assert!(matches!(push("other").await, Err(Refusal::Reused(_))));

@@ -48,6 +48,7 @@ pub(in crate::api) const GET: Operation = Operation {
 };
 pub(in crate::api) const REMOVE: Operation = Operation {
     query: &[wait(&["removed"]), TIMEOUT],
+    headers: &[IF_MATCH],
     answers: &[
         (202, AnswerBody::Json(&["Removal"])),
         (200, AnswerBody::Json(&["Removal"])),
@@ -88,12 +89,14 @@ pub(in crate::api) const DEPLOY: Operation = Operation {
 };
 pub(in crate::api) const STOP: Operation = Operation {
     query: &[wait(&["stopped"]), TIMEOUT],
+    headers: &[IF_MATCH],
     answers: &[STORED, DONE],
     problems: &[Conflict, ContainerFailed, Unavailable],
     ..Operation::of("stop", "Stops a container, which stays stopped")
 };
 pub(in crate::api) const START: Operation = Operation {
     query: &[wait(&["running", "ready"]), TIMEOUT],
+    headers: &[IF_MATCH],
     answers: &[STORED, DONE],
     problems: &[
         Conflict,

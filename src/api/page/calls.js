@@ -17,16 +17,18 @@ const CALLS = {
   stop: 'POST /containers/{id}/stop',
   start: 'POST /containers/{id}/start',
   restart: 'POST /containers/{id}/restart',
+  remove: 'DELETE /containers/{id}',
   rollback: 'POST /containers/{id}/rollback',
   confirm: 'POST /desired-state/confirm',
 };
 // Roles, each of which may do what those before it may.
 const ROLES = ['read', 'deploy', 'exec', 'admin'];
-const NEEDS = { deploy: 'deploy', stop: 'deploy', start: 'deploy', restart: 'deploy', rollback: 'deploy', confirm: 'admin' };
+const NEEDS = { deploy: 'deploy', stop: 'deploy', start: 'deploy', restart: 'deploy', remove: 'deploy', rollback: 'deploy', confirm: 'admin' };
 const TOKEN_KEY = 'chas-token';
 const ANSWER_MS = 30_000;
-// The node sends a comment after 15 s without an event.
+// The node sends a sign of life after 15 s without an event or a line.
 const SILENT_MS = 40_000;
+const HIDDEN_MS = 60_000;
 const LINE_CHARS_MAX = 4 << 20;
 
 let token = sessionStorage.getItem(TOKEN_KEY);

@@ -70,7 +70,7 @@ function showDetail() {
   const isOurs = container.owner !== 'unmanaged';
   putAll($('detail-orders'), [openId, container.status, container.generation, role()], () => (isOurs ? orderButtons(container) : []));
   const said = !isOurs ? 'The node did not make it, and leaves it alone.'
-    : may('stop') ? '' : `Your role, ${role()}, may look and not order: stop, start, restart, roll back and change need deploy.`;
+    : may('stop') ? '' : `Your role, ${role()}, may look and not order: stop, start, restart, remove, roll back and change need deploy.`;
   put($('detail-role'), said);
   show($('detail-role'), said !== '');
   const stage = `${container.generation} ${container.status} ${container.reason}`;

@@ -4,20 +4,36 @@ const LINES_MAX = 2000;
 let lastEvent = null;
 const waiting = [];
 
+// An answer that lasts: cut off where nothing comes of it, from before its head on, for a connection
+// may be dead without a word; where nobody has looked for a while, for a browser has six connections to a
+// node for all of its tabs; and by its `owner`.
+function lasting(owner) {
+  const cut = new AbortController();
+  let [watch, hidden] = [null, null];
+  const alive = () => { clearTimeout(watch); watch = setTimeout(() => cut.abort(), SILENT_MS); };
+  const look = () => { clearTimeout(hidden); hidden = document.hidden ? setTimeout(() => cut.abort(), HIDDEN_MS) : null; };
+  document.addEventListener('visibilitychange', look, { signal: cut.signal });
+  owner?.addEventListener('abort', () => cut.abort(), { signal: cut.signal });
+  alive();
+  look();
+  return { signal: cut.signal, alive, end: () => { clearTimeout(watch); clearTimeout(hidden); cut.abort(); } };
+}
+
+// Waits until somebody looks.
+async function looked() {
+  while (document.hidden) await new Promise((resolve) => document.addEventListener('visibilitychange', resolve, { once: true }));
+}
+
 // Reads the events for ever; after a cut from where it stood.
 async function followEvents() {
   for (let wait = 1000; ; wait = Math.min(wait * 2, 15_000)) {
-    const cut = new AbortController();
-    let watch = null;
-    const alive = () => {
-      wait = 500;
-      clearTimeout(watch);
-      watch = setTimeout(() => cut.abort(), SILENT_MS);
-    };
+    await looked();
+    const answered = lasting();
+    const alive = () => { wait = 500; answered.alive(); };
     try {
       const headers = lastEvent === null ? {} : { 'Last-Event-ID': lastEvent };
       const query = lastEvent === null ? { after: 0 } : {};
-      const answer = await call('events', { query, headers: { ...headers, Accept: 'text/event-stream' }, signal: cut.signal });
+      const answer = await call('events', { query, headers: { ...headers, Accept: 'text/event-stream' }, signal: answered.signal });
       put($('events-state'), 'live');
       let data = '';
       for await (const lines of linesOf(answer, alive)) {
@@ -30,8 +46,7 @@ async function followEvents() {
     } catch (fault) {
       if (fault instanceof CallFault) heardFault(fault);
     } finally {
-      clearTimeout(watch);
-      cut.abort();
+      answered.end();
     }
     put($('events-state'), 'cut off, trying again');
     nodeWork.soon();
@@ -83,7 +98,7 @@ function eventLine(event, isLinked) {
 
 // Output of a container, which follows until it is stopped.
 function followLogs(id, box, stream) {
-  const cut = new AbortController();
+  const stop = new AbortController();
   const queue = [];
   let last = null;
   let seen = new Set();
@@ -118,21 +133,25 @@ function followLogs(id, box, stream) {
   let said = '';
   const note = (text) => { if (text !== said) write(make('div.note', {}, said = text)); };
   (async () => {
-    while (!cut.signal.aborted) {
+    while (!stop.signal.aborted) {
+      const answered = lasting(stop.signal);
       try {
         const query = { follow: true, ...(last ? { since: last, tail: 'all' } : { tail: 300 }), ...(stream ? { stream } : {}) };
-        const answer = await call('logs', { id, query, headers: { Accept: 'application/x-ndjson' }, signal: cut.signal });
-        for await (const lines of linesOf(answer)) lines.forEach(takeLine);
+        const answer = await call('logs', { id, query, headers: { Accept: 'application/x-ndjson' }, signal: answered.signal });
+        for await (const lines of linesOf(answer, answered.alive)) lines.forEach(takeLine);
         note('— it prints nothing more: it is at rest —');
       } catch (fault) {
-        if (cut.signal.aborted) return;
+        if (stop.signal.aborted) return;
         if (fault instanceof CallFault) heardFault(fault);
-        note(`— ${faultText(fault)} —`);
+        if (!document.hidden) note(fault instanceof CallFault ? `— ${faultText(fault)} —` : '— it was cut off, and is asked for again —');
         if (fault.status === 404) return;
+      } finally {
+        answered.end();
       }
       isAgain = true;
       await pause(2000);
+      await looked();
     }
   })();
-  return () => { cut.abort(); sizes.disconnect(); };
+  return () => { stop.abort(); sizes.disconnect(); };
 }

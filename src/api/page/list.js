@@ -16,7 +16,7 @@ const listWork = repeated(async () => {
   const ids = [...dirty];
   dirty.clear();
   if (isFew) await Promise.all(ids.map(lookAgain));
-  else takeList(await heard(ask('list')));
+  else takeList(performance.now(), await heard(ask('list')));
   const moving = [...state.containers.values()].filter((one) => MOVING.has(one.status));
   if (moving.length <= DIRTY_MAX) moving.forEach((one) => dirty.add(one.id));
   return moving.length > 0 ? 2000 : LIST_MS_MAX;
@@ -32,7 +32,7 @@ async function lookAgain(id) {
   }
 }
 
-function takeList(answer) {
+function takeList(asked, answer) {
   if (!answer) return;
   listed = performance.now();
   state.heardAt.list = now();
@@ -40,7 +40,8 @@ function takeList(answer) {
   state.hasList = true;
   const seen = new Set(answer.containers.map((container) => container.id));
   answer.containers.forEach(take);
-  [...state.containers.keys()].filter((id) => !seen.has(id)).forEach(remove);
+  // One that was made after the list was asked for is not in it.
+  [...state.containers.keys()].filter((id) => !seen.has(id) && state.rows.get(id).made < asked).forEach(remove);
   changed();
   // An address that names a container shows it.
   const named = location.hash.slice(1);
@@ -83,6 +84,7 @@ function makeRow(container) {
   row.item = make('li', {}, make('span.state', {}, row.state, row.restarts), make('span.names', {}, row.open, row.ports), make('span.whys', {}, make('span.line', {}, row.reason, row.message), row.image),
     make('span.number', {}, row.cpuGraph, row.cpu), make('span.number', {}, row.memoryGraph, row.memory));
   row.item.row = row;
+  row.made = performance.now();
   row.item.id = `row-${container.id}`;
   return row;
 }

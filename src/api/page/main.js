@@ -23,7 +23,7 @@ async function heard(promise) {
 }
 
 function heardFault(fault) {
-  if (fault.status === 401) { leave(fault.message); return; }
+  if (fault.status === 401) { askAgain(fault.message); return; }
   if (fault.status === undefined) { console.error(fault); return; }
   lastFault = faultText(fault);
   if (fault.isAway && state.me && !isShut) waitForNode();
@@ -32,6 +32,7 @@ function heardFault(fault) {
 // Nobody is given the token until the node answers again, after a while only by a word of the reader;
 // and where another node answers, this one's page ends.
 async function waitForNode() {
+  if (isShut) return;
   isShut = true;
   awaySince = lastGood;
   judgeAge();
@@ -40,15 +41,21 @@ async function waitForNode() {
     try {
       await call('version', { anyway: true });
       if (now() - awaySince > LONG_MS) await wordOfReader();
-      const me = await ask('whoami', { anyway: true });
-      if (me.node !== state.me.node) { leave(`the node ${me.node} answers here now, and this was the page of ${state.me.node}`); return; }
-      if (me.version !== state.me.version) { location.reload(); return; }
-      state.me = me;
-      break;
+      await goOn();
+      return;
     } catch (fault) {
-      if (fault.status === 401) { leave(fault.message); return; }
+      if (fault.status === 401) { isShut = false; askAgain(fault.message); return; }
     }
   }
+}
+
+// Goes on with this page, if it is of the node and of the program that answer now.
+async function goOn() {
+  const me = await ask('whoami', { anyway: true });
+  if (me.node !== state.me.node) { leave(`the node ${me.node} answers here now, and this was the page of ${state.me.node}`); return; }
+  if (me.version !== state.me.version) { location.reload(); return; }
+  state.me = me;
+  showRole();
   isShut = false;
   awaySince = null;
   lastGood = now();
@@ -56,6 +63,48 @@ async function waitForNode() {
   judgeAge();
   for (const work of [listWork, nodeWork, usageWork, detailWork]) work.soon();
 }
+
+function showRole() {
+  $('deploy-open').disabled = !may('deploy');
+  if (may('deploy')) $('deploy-open').removeAttribute('title');
+  else putAttribute($('deploy-open'), 'title', `Your role, ${role()}, may not deploy`);
+}
+
+// The token counts no more. The door stands over the page, which shows nothing meanwhile and keeps what was
+// typed, until another token is given or the reader leaves.
+function askAgain(why) {
+  keepToken(null);
+  if (!state.me) { leave(why); return; }
+  if (isShut) return;
+  isShut = true;
+  put($('again-why'), `You were signed out: ${clean(why)}`);
+  put($('again-title'), `Node ${clean(state.me.node || location.host)}`);
+  $('again').showModal();
+  place();
+  $('again-token').value = '';
+  $('again-token').focus();
+}
+
+async function enterAgain() {
+  const given = $('again-token').value.trim();
+  $('again-go').disabled = true;
+  try {
+    if (!isToken(given)) throw new CallFault(401, { detail: NO_TOKEN });
+    keepToken(given);
+    await goOn();
+    $('again').close();
+  } catch (fault) {
+    keepToken(null);
+    put($('again-why'), faultText(fault));
+    $('again-token').value = '';
+    $('again-token').focus();
+  } finally {
+    $('again-go').disabled = false;
+  }
+}
+
+const NO_TOKEN = 'A token has no spaces and no letters beyond ASCII.';
+const isToken = (text) => /^[\x21-\x7e]+$/.test(text);
 
 function wordOfReader() {
   put($('stale-text'), `Something answers at ${location.host} again. Is it ${state.me.node}?`);
@@ -79,7 +128,7 @@ function judgeAge() {
 
 // What is said stands in the uppermost dialog: all beneath it is out of reach.
 function place() {
-  const top = ['question', 'deploy', 'detail'].map($).find((dialog) => dialog.open);
+  const top = ['again', 'question', 'deploy', 'detail'].map($).find((dialog) => dialog.open);
   const home = top || document.body;
   if ($('told').parentElement !== home) home.append($('told'));
   if ($('stale').parentElement !== home) home.prepend($('stale'));
@@ -114,8 +163,7 @@ async function enter() {
   show($('whole'), true);
   state.opened = now() - 2000;
   seenSince = now();
-  $('deploy-open').disabled = !may('deploy');
-  if (!may('deploy')) putAttribute($('deploy-open'), 'title', `Your role, ${role()}, may not deploy`);
+  showRole();
   for (const work of [listWork, nodeWork, usageWork, detailWork]) work.soon();
   followEvents();
   $('wrong-title').focus();
@@ -134,11 +182,14 @@ function wire() {
   $('door-form').addEventListener('submit', (event) => {
     event.preventDefault();
     const given = $('token').value.trim();
-    if (!/^[\x21-\x7e]+$/.test(given)) { showDoor('A token has no spaces and no letters beyond ASCII.'); return; }
+    if (!isToken(given)) { showDoor(NO_TOKEN); return; }
     keepToken(given);
     enter();
   });
   $('leave').addEventListener('click', () => leave());
+  $('again-leave').addEventListener('click', () => leave());
+  $('again').addEventListener('cancel', (event) => event.preventDefault());
+  $('again-form').addEventListener('submit', (event) => { event.preventDefault(); enterAgain(); });
   $('filter').addEventListener('input', sortRows);
   $('filter-status').append(...['running', 'unhealthy', 'restarting', 'failed', 'pending', 'pulling', 'creating', 'stopping', 'stopped', 'removing'].map((word) => make('option', {}, word)));
   $('filter-status').addEventListener('change', sortRows);
@@ -157,7 +208,7 @@ function wire() {
     if (!document.hidden && state.me) [listWork, nodeWork, usageWork, detailWork].forEach((work) => work.soon());
   });
   setInterval(() => { put($('clock'), `${clock(now())} UTC`); judgeAge(); }, 1000);
-  for (const name of ['detail', 'deploy', 'question']) $(name).addEventListener('close', place);
+  for (const name of ['detail', 'deploy', 'question', 'again']) $(name).addEventListener('close', place);
   makeTabs();
 }
 

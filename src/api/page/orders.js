@@ -6,7 +6,15 @@ const ORDERS = [
     asks: (one) => `${one.name} is stopped, and stays so over reboots, until somebody starts it.${one.owner === 'chas' ? ' It is of CHaS: a newer set that lists it starts it again.' : ''}` },
   { name: 'restart', text: 'Restart', fits: (one) => one.status !== 'stopped', danger: true,
     asks: (one) => `${one.name} is stopped, and started at once.` },
+  { name: 'remove', text: 'Remove', fits: (one) => one.status !== 'removing', danger: true,
+    asks: (one) => `${one.name} is stopped and removed. With it goes what it wrote outside of its volumes, all of its output, and its history with the way back.${kept(one)}${one.owner === 'chas' ? ' It is of CHaS: a newer set that lists it makes it again, without any of that.' : ' Nothing makes it again.'}` },
 ];
+
+// Volumes that outlive their container.
+function kept(one) {
+  const names = (one.spec?.volumes || []).map((mount) => mount.volume).filter(Boolean);
+  return names.length ? ` Its named volumes stay: ${names.join(', ')}.` : '';
+}
 
 // Asks, does, and answers whether it was done. A fault stays in the question, with the way to try again.
 function question({ title, text, yes, danger, does }) {
@@ -61,12 +69,16 @@ function orderButtons(container) {
   return [...made, back, change];
 }
 
-function giveOrder(order, id) {
-  const container = state.containers.get(id);
-  return question({
+// Gives an order about the container as it is when the question is asked, which is named by its tag: made
+// again because its answer was lost, it is not carried out twice, and a change that comes between is seen first.
+async function giveOrder(order, id) {
+  const now = await call('show', { id }).catch((fault) => { heardFault(fault); tell(faultText(fault)); });
+  if (!now) return;
+  const container = now.json;
+  await question({
     title: `${order.text} ${clean(container.name)}?`, text: clean(order.asks(container)), yes: order.text, danger: order.danger,
     does: async () => {
-      await ask(order.name, { id });
+      await ask(order.name, { id, headers: { 'If-Match': now.etag } });
       tell(`${order.text}: the order for ${clean(container.name)} is stored.`);
       dirty.add(id);
       listWork.soon();

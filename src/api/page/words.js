@@ -2,8 +2,9 @@
 // controls: a text that turns its neighbours around, or hides, is a way to lie to the reader.
 const TEXT_CHARS_MAX = 4000;
 const CONTROLS = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
-// Colours and moves of a terminal (ECMA-48), which say nothing here.
-const TERMINAL = /\u001b(?:\[[0-?]*[ -/]*[@-~]|\][^\u0007\u001b]*(?:\u0007|\u001b\\)?|[@-Z\\-_])/g;
+// Colours and moves of a terminal (ECMA-48), which say nothing here. A text for its title that has no end, or
+// is long, is shown: it could be what a line is about.
+const TERMINAL = /\u001b(?:\[[0-?]*[ -/]*[@-~]|\][^\u0007\u001b]{0,200}(?:\u0007|\u001b\\)|[@-Z\\^_])/g;
 
 function clean(text, most = TEXT_CHARS_MAX) {
   const all = String(text ?? '');

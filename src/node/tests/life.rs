@@ -12,7 +12,7 @@ async fn a_stop_keeps_the_exit_code_and_the_times_of_the_run() {
         .unwrap();
     let id = deployed.container.record.id;
     until(node, id, runs(1)).await;
-    node.order(id, Order::Stop).await.unwrap();
+    node.order(id, Order::Stop, ExpectedTag::Any).await.unwrap();
     until(node, id, |view| {
         view.unwrap().condition.status == Status::Stopped
     })
@@ -49,7 +49,9 @@ async fn a_start_during_a_backoff_starts_now() {
     let now = node.board().clock.now();
     let next = node.container(id).unwrap().condition.next_attempt.unwrap();
     assert!(next.since(now) > Duration::from_secs(5), "{next:?}");
-    node.order(id, Order::Start).await.unwrap();
+    node.order(id, Order::Start, ExpectedTag::Any)
+        .await
+        .unwrap();
     until(node, id, runs(1)).await;
     let took = node.board().clock.now().since(now);
     assert!(took < Duration::from_secs(3), "{took:?}");

@@ -236,8 +236,23 @@ impl Store {
     /// # Errors
     /// [`StoreError::NotFound`], [`StoreError::Denied`] for a start, [`StoreError::Disk`].
     pub fn order(&self, id: ContainerId, order: Order) -> Result<Arc<Record>, StoreError> {
+        self.order_to(&ExpectedTag::Any, id, order)
+    }
+
+    /// Order about a container that is as its caller has seen it: given again because its answer was
+    /// lost, it is not carried out twice.
+    ///
+    /// # Errors
+    /// As [`Store::order`], and [`StoreError::UnmatchedContainer`].
+    pub fn order_to(
+        &self,
+        expected: &ExpectedTag,
+        id: ContainerId,
+        order: Order,
+    ) -> Result<Arc<Record>, StoreError> {
         self.transact(|desired| {
             let before = desired.get(id).ok_or(StoreError::NotFound(id))?;
+            expected.check(desired, &before.name)?;
             match order {
                 // What is to run already stays so, and the order changes nothing.
                 Order::Start if guard::runs(before) && !before.is_uncertain => {}

@@ -368,7 +368,13 @@ fn a_deploy_of_a_container_that_is_not_as_expected_is_refused() {
         before = next.record.etag();
     }
     for order in [Order::Stop, Order::Start, Order::Restart] {
-        let next = store.order(first.id, order).unwrap().etag();
+        let expected = ExpectedTag::OneOf(vec![before.clone()]);
+        let ordered = || store.order_to(&expected, first.id, order);
+        let next = ordered().unwrap().etag();
+        assert!(
+            matches!(ordered(), Err(StoreError::UnmatchedContainer(_, now)) if now == next),
+            "{order:?} once"
+        );
         assert_ne!(
             std::mem::replace(&mut before, next.clone()),
             next,
