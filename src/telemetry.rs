@@ -2,11 +2,8 @@
 
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::{File, OpenOptions, Permissions};
 use std::io::{self, IsTerminal as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
 
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::EnvFilter;
@@ -15,9 +12,13 @@ use tracing_subscriber::fmt::format::{Format, Full, Writer};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
 use tracing_subscriber::registry::LookupSpan;
 
+use self::file::{FileBounds, LogFile};
+use self::journal::{JournalFields, JournalSocket, JournalWriter};
 use self::lines::PlainLines;
 use crate::config::{LogFormat, LoggingSection};
 
+mod file;
+mod journal;
 mod lines;
 
 /// Environment variable by which systemd says that stderr is the journal: `<device>:<inode>`.
@@ -50,10 +51,13 @@ pub enum TelemetryError {
     Twice(#[source] tracing::subscriber::SetGlobalDefaultError),
 }
 
+/// Call that puts another filter in force.
+type SetLevel = Box<dyn Fn(EnvFilter) -> bool + Send + Sync>;
+
 /// The process's log, as far as it changes while the process runs.
 pub struct Log {
-    level: Box<dyn Fn(EnvFilter) -> bool + Send + Sync>,
-    file: Option<Arc<LogFile>>,
+    level: SetLevel,
+    file: Option<LogFile>,
 }
 
 impl fmt::Debug for Log {
@@ -81,42 +85,6 @@ impl Log {
     }
 }
 
-/// A log file that can be opened again, as after it was moved away.
-#[derive(Debug)]
-struct LogFile {
-    path: PathBuf,
-    file: RwLock<Arc<File>>,
-}
-
-impl LogFile {
-    fn open(path: &Path) -> Result<Self, TelemetryError> {
-        Ok(Self {
-            path: path.to_owned(),
-            file: RwLock::new(Arc::new(open(path)?)),
-        })
-    }
-
-    fn reopen(&self) -> Result<(), TelemetryError> {
-        let opened = Arc::new(open(&self.path)?);
-        *self.file.write().unwrap_or_else(PoisonError::into_inner) = opened;
-        Ok(())
-    }
-}
-
-/// Write access to a log file, for one line.
-#[derive(Debug)]
-struct LogWrite(Arc<File>);
-
-impl io::Write for LogWrite {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        (&*self.0).write(bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        (&*self.0).flush()
-    }
-}
-
 /// Starts the process's log. `journal` is the value of [`JOURNAL_VARIABLE`].
 ///
 /// # Errors
@@ -128,25 +96,51 @@ pub fn start(logging: &LoggingSection, journal: Option<&OsStr>) -> Result<Log, T
     };
     let filter: EnvFilter = directives(&logging.level).parse().map_err(wrong)?;
     if let Some(path) = &logging.file {
-        let file = Arc::new(LogFile::open(path)?);
-        let writer = Arc::clone(&file);
-        let write = move || {
-            let file = writer.file.read().unwrap_or_else(PoisonError::into_inner);
-            LogWrite(Arc::clone(&file))
+        let bounds = FileBounds {
+            bytes_max: logging.size_max.0,
+            files_max: logging.files_max,
+            is_json: logging.format == LogFormat::Json,
         };
-        let level = subscribe(logging.format, filter, write, Medium::File)?;
+        let file = LogFile::open(path, bounds)?;
+        let level = subscribe(logging.format, filter, file.clone(), Medium::File)?;
         let file = Some(file);
         return Ok(Log { level, file });
     }
-    let medium = if is_journal(journal) {
-        Medium::Journal
-    } else if io::stderr().is_terminal() {
-        Medium::Terminal
+    let level: SetLevel = if !is_journal(journal) {
+        let medium = match io::stderr().is_terminal() {
+            true => Medium::Terminal,
+            false => Medium::File,
+        };
+        subscribe(logging.format, filter, io::stderr, medium)?
+    } else if let (LogFormat::Text, Ok(socket)) = (
+        logging.format,
+        JournalSocket::open(Path::new(journal::SOCKET)),
+    ) {
+        let subscriber = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(JournalWriter(socket))
+            .with_ansi(false)
+            .event_format(JournalFields(journal_format()))
+            .with_filter_reloading();
+        let handle = subscriber.reload_handle();
+        begun(subscriber.finish())?;
+        Box::new(move |filter| handle.reload(filter).is_ok())
     } else {
-        Medium::File
+        subscribe(logging.format, filter, io::stderr, Medium::Journal)?
     };
-    let level = subscribe(logging.format, filter, io::stderr, medium)?;
     Ok(Log { level, file: None })
+}
+
+fn begun(subscriber: impl Subscriber + Send + Sync) -> Result<(), TelemetryError> {
+    tracing::subscriber::set_global_default(subscriber).map_err(TelemetryError::Twice)
+}
+
+/// Format of a line in the journal, which has its own time and level.
+fn journal_format() -> Format<Full, ()> {
+    Format::default()
+        .without_time()
+        .with_level(false)
+        .with_ansi(false)
 }
 
 /// The filter's directives for a configured level. A level without a crate applies to the agent's
@@ -181,7 +175,7 @@ fn subscribe<W>(
     filter: EnvFilter,
     to: W,
     medium: Medium,
-) -> Result<Box<dyn Fn(EnvFilter) -> bool + Send + Sync>, TelemetryError>
+) -> Result<SetLevel, TelemetryError>
 where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
@@ -192,8 +186,7 @@ where
             colours: medium == Medium::Terminal,
         })
         .with_ansi(medium == Medium::Terminal);
-    let (level, started): (Box<dyn Fn(EnvFilter) -> bool + Send + Sync>, _) = match (format, medium)
-    {
+    let (level, started): (SetLevel, _) = match (format, medium) {
         (LogFormat::Json, _) => {
             let subscriber = subscriber.json().flatten_event(true);
             let subscriber = subscriber.with_filter_reloading();
@@ -204,12 +197,7 @@ where
             )
         }
         (LogFormat::Text, Medium::Journal) => {
-            let format = JournalFormat(
-                Format::default()
-                    .without_time()
-                    .with_level(false)
-                    .with_ansi(false),
-            );
+            let format = JournalFormat(journal_format());
             let subscriber = subscriber.event_format(format).with_filter_reloading();
             let handle = subscriber.reload_handle();
             (
@@ -230,7 +218,7 @@ where
     Ok(level)
 }
 
-/// Format for the journal, which adds the time itself and takes the level as a prefix
+/// Format for stderr where that is the journal and journald's socket is not there. The journal adds the time itself and takes the level as a prefix
 /// (sd-daemon(3)), so that `journalctl -p err` works.
 struct JournalFormat(Format<Full, ()>);
 
@@ -245,14 +233,18 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let level = *event.metadata().level();
-        writer.write_str(match level {
-            Level::ERROR => "<3>",
-            Level::WARN => "<4>",
-            Level::INFO => "<6>",
-            _ => "<7>",
-        })?;
+        write!(writer, "<{}>", priority(*event.metadata().level()))?;
         self.0.format_event(context, writer, event)
+    }
+}
+
+/// Priority of a level, as syslog counts (syslog(3)).
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        _ => 7,
     }
 }
 
@@ -269,38 +261,10 @@ fn is_journal(journal: Option<&OsStr>) -> bool {
         .is_ok_and(|stderr| named == Some((stderr.st_dev, stderr.st_ino)))
 }
 
-fn open(path: &Path) -> Result<File, TelemetryError> {
-    append_or_create(path).map_err(|source| TelemetryError::File {
-        path: path.to_owned(),
-        source,
-    })
-}
-
-/// Opens a log file at its end. A new one is also for its group, whatever the agent's umask: log
-/// collectors are in it. The mode of one that is there is its owner's choice.
-fn append_or_create(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.append(true);
-    match options.open(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        opened => return opened,
-    }
-    match options.create_new(true).mode(0o640).open(path) {
-        Ok(file) => {
-            file.set_permissions(Permissions::from_mode(0o640))?;
-            Ok(file)
-        }
-        // Another has created it meanwhile.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-            OpenOptions::new().append(true).open(path)
-        }
-        Err(error) => Err(error),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::io::{Read as _, Seek as _};
+    use std::sync::Arc;
 
     use super::*;
 
@@ -318,12 +282,7 @@ mod tests {
     #[test]
     fn a_line_for_the_journal_begins_with_its_priority_and_bears_no_time() {
         let mut file = tempfile::tempfile().unwrap();
-        let format = JournalFormat(
-            Format::default()
-                .without_time()
-                .with_level(false)
-                .with_ansi(false),
-        );
+        let format = JournalFormat(journal_format());
         let to = Arc::new(file.try_clone().unwrap());
         let subscriber = tracing_subscriber::fmt()
             .with_writer(to)
@@ -358,36 +317,5 @@ mod tests {
             assert_eq!(directives(level), expected);
             assert!(expected.parse::<EnvFilter>().is_ok());
         }
-    }
-
-    #[test]
-    fn a_file_that_was_moved_away_is_opened_again() {
-        use std::io::Write as _;
-        let directory = tempfile::tempdir().unwrap();
-        let (path, moved) = (
-            directory.path().join("a.log"),
-            directory.path().join("b.log"),
-        );
-        let file = LogFile::open(&path).unwrap();
-        let write = |text: &str| {
-            let now = Arc::clone(&file.file.read().unwrap());
-            LogWrite(now).write_all(text.as_bytes()).unwrap();
-        };
-        write("one");
-        std::fs::rename(&path, &moved).unwrap();
-        write("two");
-        file.reopen().unwrap();
-        write("three");
-        assert_eq!(std::fs::read_to_string(&moved).unwrap(), "onetwo");
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "three");
-    }
-
-    #[test]
-    fn a_file_that_cannot_be_opened_is_named() {
-        let error = open(Path::new("/nonexistent/x.log")).unwrap_err();
-        assert_eq!(
-            error.to_string(),
-            "cannot open the log file /nonexistent/x.log"
-        );
     }
 }

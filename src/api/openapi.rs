@@ -21,6 +21,14 @@ const WORDS: &str = "API of the agent that keeps a node's containers running. Ev
     an answer lists those that it may have. Answers and their words may become more: programs pass \
     over what they do not know. On the agent's unix socket root needs no token.";
 
+/// Header that every operation takes.
+const REQUEST_ID: Parameter = Parameter {
+    name: "X-Request-Id",
+    kind: ParameterKind::Text,
+    words: "Id of the request in log, events and audit: 1 to 64 letters, digits, -, _, .; any other is \
+        replaced",
+};
+
 /// The document, made once.
 static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
 
@@ -85,7 +93,8 @@ fn operation<N: NodeApi>(route: &ApiRoute<N>) -> Value {
         json!({"name": name, "in": "path", "required": true, "description": words, "schema": {"type": "string"}})
     });
     let query = told.query.iter().map(|one| parameter(one, "query"));
-    let headers = told.headers.iter().map(|one| parameter(one, "header"));
+    let headers = told.headers.iter().chain([&REQUEST_ID]);
+    let headers = headers.map(|one| parameter(one, "header"));
     let parameters: Vec<_> = path.chain(query).chain(headers).collect();
     if !parameters.is_empty() {
         shown["parameters"] = json!(parameters);

@@ -1,7 +1,7 @@
 //! Layers around every request: its line in the log, and the refusal of what nobody keeps.
 
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tokio::time::Instant;
@@ -11,8 +11,26 @@ use super::error::Problem;
 use super::rights::CalledBy;
 use crate::audit::AuditCall;
 
-/// Header of an answer with the id of its request, by which the audit names it.
+/// Header with the id of a request, by which log, events and audit name it: of the answer, and of a
+/// request that brings its own.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Longest id of a caller's own.
+const ID_BYTES_MAX: usize = 64;
+
+/// Id of a request: the caller's own, if it is fit to stand in logs, or another one.
+fn request_id(headers: &HeaderMap) -> String {
+    let mut given = headers.get_all(REQUEST_ID).iter();
+    let fits = |id: &&str| {
+        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+        (1..=ID_BYTES_MAX).contains(&id.len()) && id.chars().all(is_plain)
+    };
+    match (given.next(), given.next()) {
+        (Some(id), None) => id.to_str().ok().filter(fits).map(ToOwned::to_owned),
+        _ => None,
+    }
+    .unwrap_or_else(|| format!("{:016x}", state::store::random()))
+}
 
 /// Refuses what a request expects, if that is anything but to be asked for its body: nobody would
 /// keep the promise.
@@ -33,7 +51,7 @@ pub(super) async fn access_log(request: Request, next: Next) -> Response {
     );
     let peer = request.extensions().get::<Caller>();
     let peer = peer.map(|caller| caller.peer);
-    let id = format!("{:016x}", state::store::random());
+    let id = request_id(request.headers());
     let call = AuditCall {
         // Whoever comes so far as to change anything was looked at, and is named by then.
         by: "nobody".to_owned(),
@@ -50,9 +68,45 @@ pub(super) async fn access_log(request: Request, next: Next) -> Response {
     let by = response.extensions().get::<CalledBy>();
     let by = by.map(|CalledBy(by)| tracing::field::display(by));
     if matches!(method, Method::GET | Method::HEAD | Method::OPTIONS) {
-        tracing::debug!(target: "chas_node_agent::api", %method, path, status, ms, peer, by, "request");
+        tracing::debug!(target: "chas_node_agent::api", %method, path, status, ms, peer, by, request_id = id, "request");
     } else {
-        tracing::info!(target: "chas_node_agent::api", %method, path, status, ms, peer, by, "request");
+        tracing::info!(target: "chas_node_agent::api", %method, path, status, ms, peer, by, request_id = id, "request");
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_caller_s_own_id_is_taken_if_it_can_forge_nothing() {
+        let id = |values: &[&[u8]]| {
+            let mut headers = HeaderMap::new();
+            for value in values {
+                headers.append(REQUEST_ID, HeaderValue::from_bytes(value).unwrap());
+            }
+            request_id(&headers)
+        };
+        let long = [b'a'; ID_BYTES_MAX + 1];
+        let kept: [&[u8]; 3] = [b"a", b"0f-9_Z.7", &long[1..]];
+        for own in kept {
+            assert_eq!(id(&[own]).as_bytes(), own);
+        }
+        let others: [&[&[u8]]; 8] = [
+            &[],
+            &[b""],
+            &[b"a b"],
+            &[b"a\",\"by\":\"root"],
+            &[b"a\tb"],
+            &["\u{e9}".as_bytes()],
+            &[&long],
+            &[b"one", b"two"],
+        ];
+        for other in others {
+            let made = id(other);
+            assert_eq!(made.len(), 16, "{made}");
+            assert_ne!(made, id(other), "it is drawn anew");
+        }
+    }
 }

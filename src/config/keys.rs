@@ -155,6 +155,10 @@ pub(crate) const KEYS: &[ConfigKey] = &[
         "Format of the agent's own log: text or json"),
     key("logging.file", "LOG_FILE", "log-file", "PATH", Unset,
         "File that the agent's own log is appended to, instead of stderr"),
+    key("logging.max_size", "LOG_MAX_SIZE", "log-max-size", "SIZE", Text("64MiB"),
+        "Size of logging.file beyond which it becomes <file>.1 and another one is begun, 64KiB to 10GiB"),
+    key("logging.max_files", "LOG_MAX_FILES", "log-max-files", "COUNT", Text("5"),
+        "Number of such files that are kept, with the one that is written, 1 to 100"),
     key("state.dir", "CHAS_STATE_DIR", "state-dir", "PATH", Text("/var/lib/chas/node-agent"),
         "Directory that must survive a reboot: holds the desired state, volumes and the \
          containers' logs"),

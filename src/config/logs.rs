@@ -26,6 +26,10 @@ pub struct LoggingSection {
     pub format: LogFormat,
     /// File that log lines are appended to. `None`: stderr.
     pub file: Option<PathBuf>,
+    /// Size of that file beyond which another one is begun; 64 KiB to 10 GiB.
+    pub size_max: ByteCount,
+    /// Number of such files that are kept, with the one that is written; 1 to 100.
+    pub files_max: u32,
 }
 
 /// Format of a log line.
@@ -36,6 +40,9 @@ pub enum LogFormat {
     /// A JSON object for each line.
     Json,
 }
+
+/// Sizes that a file of the agent's own log may be limited to.
+const FILE_SIZES: RangeInclusive<ByteCount> = ByteCount(64 << 10)..=ByteCount(10 << 30);
 
 /// Section `logs`: loggers of containers.
 #[derive(Clone, Debug)]
@@ -65,6 +72,18 @@ pub(super) fn rate(text: &str) -> Parsed<ByteCount> {
         Ok(rate)
     } else {
         Err(format!("{text:?} is not from 64KiB to 1GiB"))
+    }
+}
+
+/// Parses the size of a file of the agent's own log.
+pub(super) fn file_size(text: &str) -> Parsed<ByteCount> {
+    let size = text
+        .parse()
+        .map_err(|wrong: InvalidQuantity| wrong.to_string())?;
+    if FILE_SIZES.contains(&size) {
+        Ok(size)
+    } else {
+        Err(format!("{text:?} is not from 64KiB to 10GiB"))
     }
 }
 

@@ -270,6 +270,8 @@ impl Layers {
                 level: self.value("logging.level", parse::log_level),
                 format: self.value("logging.format", parse::log_format),
                 file: self.optional("logging.file", parse::path),
+                size_max: self.value("logging.max_size", logs::file_size),
+                files_max: self.value("logging.max_files", parse::number(1..=100)),
             },
             state: self.state(),
             network: self.network(),

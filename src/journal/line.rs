@@ -21,7 +21,7 @@ pub(super) fn write(event: &Event) {
         EventKind::RolledBack { by_hand } => rolled_back(container, *by_hand, message),
         EventKind::ContainerExited { code, signal } => exited(container, (*code, *signal), event),
         EventKind::MemoryKilled { kills } => {
-            warn!(%container, kills, %message, "process killed for memory");
+            warn!(%container, kills, detail = %message, "process killed for memory");
         }
         EventKind::ShimUnresponsive => warn!(%container, "shim unresponsive"),
         EventKind::WaitGivenUp { names } => given_up(container, names),
@@ -29,10 +29,10 @@ pub(super) fn write(event: &Event) {
         EventKind::ContainerRestarted => info!(%container, "container restarted"),
         EventKind::ContainerReady | EventKind::ContainerUnhealthy => judged(container, event),
         EventKind::LoggerLost => warn!(%container, %error, "logger lost"),
-        EventKind::ExecBegun => info!(%container, %message, "exec begun"),
+        EventKind::ExecBegun => info!(%container, detail = %message, "exec begun"),
         EventKind::ExecEnded { result, took } => {
             let (message, ms) = (error, took.as_millis());
-            info!(%container, result, %message, ms, "exec ended");
+            info!(%container, result, detail = %message, ms, "exec ended");
         }
         EventKind::ArchiveEnded { .. } => archived(container, event),
         EventKind::ImagePulled {
@@ -43,7 +43,7 @@ pub(super) fn write(event: &Event) {
             warn!(%container, result, %error, "tag check failed");
         }
         EventKind::TagChecked { result } => {
-            info!(%container, result, %message, "tag checked");
+            info!(%container, result, detail = %message, "tag checked");
         }
         EventKind::RuntimeReached => info!("containerd reached"),
         EventKind::RuntimeLost => warn!(%error, "containerd unreachable, retrying"),
@@ -84,7 +84,7 @@ pub(super) fn write(event: &Event) {
 
 fn rolled_back(container: &str, by_hand: bool, message: &str) {
     if by_hand {
-        info!(%container, %message, "generation rolled back by hand");
+        info!(%container, detail = %message, "generation rolled back by hand");
     } else {
         warn!(%container, error = %message, "generation rolled back");
     }
@@ -118,7 +118,7 @@ fn failed(container: &str, step: &Step, retry_in: Duration, event: &Event) {
     let message = event.message.as_deref().unwrap_or_default();
     let reason = event.reason.map_or("unknown", Reason::as_str);
     let retry_in_ms = retry_in.as_millis();
-    warn!(%container, %step, %reason, %message, retry_in_ms, "step failed, retrying");
+    warn!(%container, %step, %reason, detail = %message, retry_in_ms, "step failed, retrying");
 }
 
 fn archived(container: &str, event: &Event) {
@@ -136,9 +136,9 @@ fn archived(container: &str, event: &Event) {
         took.as_millis(),
     );
     if *complete {
-        info!(%container, direction, bytes, %message, ms, "archive done");
+        info!(%container, direction, bytes, detail = %message, ms, "archive done");
     } else {
-        warn!(%container, direction, %message, ms, "archive broken off");
+        warn!(%container, direction, detail = %message, ms, "archive broken off");
     }
 }
 
@@ -146,9 +146,9 @@ fn exited(container: &str, (exit_code, signal): (u32, Option<u32>), event: &Even
     let message = event.message.as_deref().unwrap_or_default();
     let reason = event.reason.map_or("unknown", Reason::as_str);
     if event.is_harmless_end() {
-        info!(%container, exit_code, signal, %reason, %message, "container exited");
+        info!(%container, exit_code, signal, %reason, detail = %message, "container exited");
     } else {
-        warn!(%container, exit_code, signal, %reason, %message, "container exited");
+        warn!(%container, exit_code, signal, %reason, detail = %message, "container exited");
     }
 }
 
@@ -164,18 +164,18 @@ fn judged(container: &str, event: &Event) {
 fn raised(alarm: Alarm, message: &str) {
     let remedy = alarm.remedy();
     if alarm.weight() == Weight::Notice {
-        info!(%alarm, %message, %remedy, "alarm raised");
+        info!(%alarm, detail = %message, %remedy, "alarm raised");
     } else {
-        warn!(%alarm, %message, %remedy, "alarm raised");
+        warn!(%alarm, detail = %message, %remedy, "alarm raised");
     }
 }
 
 fn changed(alarm: Alarm, message: &str) {
     let remedy = alarm.remedy();
     if alarm.weight() == Weight::Notice {
-        info!(%alarm, %message, %remedy, "alarm changed");
+        info!(%alarm, detail = %message, %remedy, "alarm changed");
     } else {
-        warn!(%alarm, %message, %remedy, "alarm changed");
+        warn!(%alarm, detail = %message, %remedy, "alarm changed");
     }
 }
 

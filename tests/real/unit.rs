@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::harness::agent::PROGRAM;
 use crate::harness::image::{Image, Packing};
@@ -123,4 +123,28 @@ async fn the_shipped_unit_lets_the_agent_do_all_that_a_container_needs() {
         assert!(!log.contains(forbidden), "{forbidden}: {log}");
     }
     assert!(log.contains("step finished"), "{log}");
+
+    // The journal knows the facts of an entry as fields.
+    let entries = |query: &str| -> Vec<Value> {
+        let query = format!("journalctl -u chas-node-agent --no-pager -o json {query}");
+        let found = systemd.run(&query).unwrap();
+        let entries = found.lines().map(serde_json::from_str);
+        entries.map(Result::unwrap).collect()
+    };
+    let of_web = entries("CONTAINER=web");
+    assert!(of_web.len() > 3, "{of_web:?}");
+    for entry in &of_web {
+        assert_eq!(entry["SYSLOG_IDENTIFIER"], "chas-node-agent", "{entry}");
+        for field in ["MESSAGE", "PRIORITY", "TARGET", "CODE_FILE", "CODE_LINE"] {
+            assert!(entry[field].is_string(), "{field}: {entry}");
+        }
+    }
+    let lost = entries("CONTAINER=web REASON=ShimLost -p warning");
+    assert!(!lost.is_empty(), "{of_web:?}");
+    // A request is found in the journal and in the audit by the same id.
+    let deploys = entries("METHOD=POST PATH=/containers/deploy");
+    let request = deploys.first().unwrap()["REQUEST_ID"].as_str().unwrap();
+    let audited = format!("grep -h '\"request\":\"{request}\"' /var/lib/chas/node-agent/audit/*");
+    let audited = systemd.run(&audited).unwrap();
+    assert!(audited.contains("\"kind\":\"deploy\""), "{audited}");
 }
