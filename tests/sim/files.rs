@@ -69,7 +69,12 @@ impl Files {
 
     pub(crate) fn damage(&self) -> Fate {
         let directory = self.now();
-        match dice::below(20) {
+        let draw = dice::below(20);
+        // The life may have been denied to create it.
+        if matches!(draw, 10 | 12..18) && !directory.join("state").exists() {
+            return Fate::Whole;
+        }
+        match draw {
             0..9 => Fate::Whole,
             9 => {
                 fs::remove_dir_all(&directory).unwrap();

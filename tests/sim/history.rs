@@ -424,7 +424,12 @@ impl Life {
 
     fn unsettled(&self) -> Option<String> {
         let unapplied = (!self.chas.is_applied(&self.store)).then(|| "the set waits".to_owned());
-        unapplied.or_else(|| self.world.unsettled(&self.store, self.handle.board()))
+        // What rests for its silence is to run once it has answered, and not before.
+        let is_silent = !self.chas.is_away() && self.world.judge().is_long_silent();
+        let unheard = is_silent.then(|| "CHaS has not answered yet".to_owned());
+        unapplied
+            .or(unheard)
+            .or_else(|| self.world.unsettled(&self.store, self.handle.board()))
     }
 
     /// Stops all faults, and checks that everything becomes as desired and then stays untouched.

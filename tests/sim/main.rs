@@ -105,6 +105,12 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     if let Some(seed) = asked.one {
+        // The agent's own log lines, where `RUST_LOG` asks for them.
+        tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_writer(std::io::stderr)
+            .without_time()
+            .init();
         return match history::run(seed, true) {
             Ok(hash) => {
                 println!("seed {seed}: well, {hash:016x}");
@@ -119,7 +125,7 @@ fn main() -> ExitCode {
     let (next, done, failed) = (
         AtomicU64::new(asked.first),
         AtomicU64::new(0),
-        Mutex::new(None),
+        Mutex::new(None::<(u64, String)>),
     );
     let end = asked.first + asked.seeds;
     let work = || {
@@ -129,7 +135,11 @@ fn main() -> ExitCode {
                 return;
             }
             if let Err(why) = one(seed) {
-                failed.lock().unwrap().get_or_insert((seed, why));
+                // The first one, also where a later one failed before it.
+                let mut failed = failed.lock().unwrap();
+                if failed.as_ref().is_none_or(|(first, _)| seed < *first) {
+                    *failed = Some((seed, why));
+                }
             }
             let done = done.fetch_add(1, Ordering::Relaxed) + 1;
             if done.is_multiple_of(1000) {

@@ -10,8 +10,9 @@ use state::desired::set::Desired;
 use state::desired::{Record, RunState};
 use state::id::{ContainerId, InstanceName};
 use state::observed::Task;
+use state::phase::Stage;
 use state::reason::Reason;
-use state::spec::{After, AfterCondition};
+use state::spec::{After, AfterCondition, RestartPolicy};
 use state::store::Store;
 
 use crate::bodies;
@@ -226,11 +227,14 @@ impl World {
                     AfterCondition::Completed => ended.is_none_or(|end| end.code != 0),
                 }
             };
-            let may_wait = |record: &Record| {
+            let is_waited_for = |after: &After| after.timeout.is_none() && is_unmet(after);
+            let is_unstarted = |record: &Record| {
                 let (name, judge) = (record.instance(), self.judge());
-                let may_wait = !judge.was_started(name) || judge.is_start_forgotten(name);
-                // Whoever was let go once in this boot is started, whatever became of the others.
-                may_wait && board.surroundings(desired, record).waits.is_some()
+                !judge.was_started(name) || judge.is_start_forgotten(name)
+            };
+            // Whoever was let go once in this boot is started, whatever became of the others.
+            let may_wait = |record: &Record| {
+                is_unstarted(record) && board.surroundings(desired, record).waits.is_some()
             };
             let mut after = record.spec.after.iter();
             let waits = record.run == RunState::Running
@@ -238,8 +242,20 @@ impl World {
                 // Its image is pulled meanwhile.
                 && record.image_digest.is_some()
                 && may_wait(record)
-                && after.any(|after| after.timeout.is_none() && is_unmet(after));
-            if waits {
+                && after.any(is_waited_for);
+            // A trial that has ended for good ends nothing of the generation before, which may wait.
+            let ended = |record: &Record| {
+                let stage = board.phase(desired, record).stage;
+                matches!(stage, Stage::Ended(_)) && !running.contains(&record.instance())
+            };
+            let serving = record.serving();
+            let former_waits = record.stands_back()
+                && record.spec.restart.policy != RestartPolicy::Always
+                && board.surroundings(desired, record).former_waits.is_some()
+                && is_unstarted(serving)
+                && ended(record)
+                && serving.spec.after.iter().any(is_waited_for);
+            if waits || former_waits {
                 waiting.insert(record.id);
             }
         }

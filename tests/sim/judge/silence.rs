@@ -35,7 +35,9 @@ impl Judge {
     /// The agent was killed, and may not have noted the last answer.
     pub(crate) fn lose_answer(&mut self) {
         if self.silence() < NOTED_WITHIN {
-            (self.answered, self.noted) = (self.answered_before, self.answered_before);
+            self.answered = self.answered_before;
+            // A disk that took no notes has an older one.
+            self.noted = self.noted.min(self.answered_before);
         }
     }
 

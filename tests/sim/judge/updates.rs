@@ -19,6 +19,8 @@ const START: Duration = Duration::from_secs(20);
 /// Answers of one process to its probe.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Readiness {
+    /// Since when it runs. `None`: it has ended.
+    began: Option<Duration>,
     /// Since when it is ready.
     since: Option<Duration>,
     /// Longest time for which it was.
@@ -28,7 +30,12 @@ pub(super) struct Readiness {
     /// Whether the agent may count failures of the run before: of a process nobody tells its start, and
     /// that another one was started may be lost.
     is_mixed: bool,
+    /// Whether it is unhealthy now, and whether the run before was to its end.
+    is_unhealthy: bool,
+    was_unhealthy: bool,
     unhealthy_at: Option<Duration>,
+    /// Last answer for which the body of then has it end.
+    endable_at: Option<Duration>,
 }
 
 /// Whether the record is of a body without a probe.
@@ -76,7 +83,13 @@ impl Judge {
     pub(super) fn begins(&mut self, name: InstanceName, beside: usize) {
         let (now, record) = (self.now(), self.record(name.id));
         let is_unprobed = record.as_ref().is_none_or(is_unprobed);
+        let was_unhealthy = self
+            .readiness
+            .get(&name)
+            .is_some_and(|before| before.is_unhealthy || (before.is_mixed && before.was_unhealthy));
         let readiness = Readiness {
+            was_unhealthy,
+            began: Some(now),
             since: is_unprobed.then_some(now),
             ..Readiness::default()
         };
@@ -85,10 +98,11 @@ impl Judge {
             return;
         };
         let update = record.update.as_ref();
-        let is_tried = update
-            .is_some_and(|update| update.is_beside && update.stage == UpdateStage::Trying)
+        // Also once the next one counts: the one before may be ending just then, by its stop signal.
+        let are_two = update
+            .is_some_and(|update| update.is_beside && update.stage != UpdateStage::Leaving)
             && record.of_instance(name).is_some();
-        if beside > usize::from(is_tried) {
+        if beside > usize::from(are_two) {
             self.broken(format!("{name} was started while {beside} others run"));
         }
     }
@@ -98,17 +112,32 @@ impl Judge {
         let now = self.now();
         self.trace(|| format!("{name} answers {works}"));
         self.hear_of(name.id);
+        let restarts = self.is_restarted_unhealthy(name);
         let readiness = self.readiness.entry(name).or_default();
         if works {
             (readiness.failures, readiness.since) = (0, readiness.since.or(Some(now)));
-            readiness.is_mixed = false;
+            (readiness.is_mixed, readiness.is_unhealthy) = (false, false);
             return;
         }
         readiness.failures += 1;
         if readiness.failures >= RETRIES {
             readiness.longest = readiness.longest.max(ready_for(readiness, now));
             (readiness.since, readiness.unhealthy_at) = (None, Some(now));
+            readiness.is_unhealthy = true;
         }
+        if restarts && readiness.is_failing() {
+            readiness.endable_at = Some(now);
+        }
+    }
+
+    /// Whether the body that the instance is of has it end where it does not work.
+    fn is_restarted_unhealthy(&self, name: InstanceName) -> bool {
+        let record = self.record(name.id);
+        let of = record.as_ref().and_then(|record| record.of_instance(name));
+        let body = of
+            .or(record.as_ref())
+            .and_then(|record| record.spec.labels["body"].parse().ok());
+        body.is_some_and(bodies::restarts)
     }
 
     /// The agent may have lost of whom it knows which answers.
@@ -128,7 +157,7 @@ impl Judge {
         let now = self.now();
         if let Some(readiness) = self.readiness.get_mut(&name) {
             readiness.longest = readiness.longest.max(ready_for(readiness, now));
-            (readiness.since, readiness.failures) = (None, 0);
+            (readiness.began, readiness.since, readiness.failures) = (None, None, 0);
         }
     }
 
@@ -137,12 +166,10 @@ impl Judge {
         let Some(readiness) = self.readiness.get(&name) else {
             return false;
         };
-        let is_now = readiness.failures >= if readiness.is_mixed { 1 } else { RETRIES };
-        let was = readiness.unhealthy_at;
-        let may_be = is_now || was.is_some_and(|at| self.now() < at + DECISION);
-        let record = self.record(name.id);
-        let body = record.and_then(|record| record.spec.labels["body"].parse().ok());
-        may_be && body.is_some_and(bodies::restarts)
+        let is_recent = |at: Option<Duration>| at.is_some_and(|at| self.now() < at + DECISION);
+        let may_be = readiness.is_failing() || is_recent(readiness.unhealthy_at);
+        // It may be ended for the body before, which was another one when that was decided.
+        (may_be && self.is_restarted_unhealthy(name)) || is_recent(readiness.endable_at)
     }
 
     /// Checks that the host ports go from a process that serves only to one that was ready for long
@@ -159,7 +186,11 @@ impl Judge {
             return;
         }
         let now = self.now();
-        let readiness = self.readiness.get(&to).copied().unwrap_or_default();
+        let mut readiness = self.readiness.get(&to).copied().unwrap_or_default();
+        // Ready is without a probe what runs, also where a live change has taken the probe away.
+        if is_unprobed(&record) {
+            readiness.since = readiness.began;
+        }
         let ready = readiness.longest.max(ready_for(&readiness, now));
         if ready < Duration::from_secs(MIN_READY_SECS) {
             self.broken(format!(
@@ -230,6 +261,18 @@ impl Judge {
     /// Nobody knows how long that will last which there was before.
     pub(crate) fn forget_gaps(&mut self) {
         self.gaps.clear();
+    }
+}
+
+impl Readiness {
+    /// Whether it fails often enough to count as unhealthy.
+    fn is_failing(&self) -> bool {
+        let least = match (self.is_mixed, self.was_unhealthy) {
+            (true, true) => 0,
+            (true, false) => 1,
+            (false, _) => RETRIES,
+        };
+        self.failures >= least
     }
 }
 
