@@ -4,6 +4,7 @@
 //! container does not say why: a turn looks for itself. So a missed event costs time, never correctness.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use state::event::{Event, EventKind};
@@ -123,6 +124,8 @@ pub struct Reconciler<R> {
     look_at_all: Notify,
     resync_interval: Duration,
     journal: Journal,
+    /// Whether it has what the agent before knew, as far as the files have it.
+    remembers: AtomicBool,
     /// Draws a wait between nothing and the one given.
     draw: fn(Duration) -> Duration,
 }
@@ -148,6 +151,7 @@ impl<R: Runtime> Reconciler<R> {
             look_at_all,
             resync_interval,
             journal,
+            remembers: AtomicBool::new(false),
             draw: |ceiling| backoff::delay(ceiling, ceiling, 0),
         };
         this.remember_histories();
@@ -235,15 +239,14 @@ impl<R: Runtime> Reconciler<R> {
     /// Beside the turns, since a sweep may take seconds and a container that ended is not to wait for it.
     async fn resync_for_ever(&self) {
         self.liveness.resync_in(Duration::ZERO);
-        let mut was_unknown = false;
         loop {
             let is_unknown = self.writer.store().desired().is_unknown();
-            if std::mem::replace(&mut was_unknown, is_unknown) && !is_unknown {
+            if !is_unknown && !self.remembers() {
                 self.become_known();
             }
             let wait = match self.resync().await {
                 false => RELIST_AFTER,
-                true if is_unknown => UNKNOWN_RELIST_AFTER,
+                true if is_unknown || !self.remembers() => UNKNOWN_RELIST_AFTER,
                 true => self.resync_interval,
             };
             self.liveness.resync_in(wait);

@@ -324,6 +324,11 @@ impl Board {
         }
     }
 
+    /// Notes what a look found, of which nothing follows.
+    pub(super) fn note_seen(&self, id: ContainerId, seen: Seen) {
+        self.update(id, |known| (known.seen, known.is_looked_at) = (seen, true));
+    }
+
     pub(super) fn set_unmanaged(&self, unmanaged: Vec<UnmanagedContainer>) {
         *lock(&self.unmanaged) = unmanaged;
     }

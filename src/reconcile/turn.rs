@@ -116,6 +116,10 @@ impl<R: Runtime> Reconciler<R> {
                 Ok(seen) => seen,
                 Err(error) => return self.unseen(id, &error),
             };
+            // It is shown as it is, and no more: nobody knows what was asked last, nor what its end means.
+            if !self.may_act(&desired) {
+                return self.board.note_seen(id, seen);
+            }
             let now = self.board.clock.now();
             let next = self.decide(id, record, &seen, now);
             // The step after it may be a pull of minutes.
@@ -127,8 +131,6 @@ impl<R: Runtime> Reconciler<R> {
                 self.wake_followers(&record.name);
             }
             match next {
-                // It is shown as it is, and nothing is done: nobody knows what was asked last.
-                _ if desired.is_unknown() => return,
                 Step::Settled if record.is_none() => return self.board.drop_known(id),
                 Step::Settled | Step::WaitForOthers => return,
                 Step::Wait(until) => {

@@ -14,7 +14,7 @@ use state::assign::QuietNetwork;
 use state::desired::{Owner, RunState};
 use state::id::ContainerId;
 use state::status::{Condition, condition};
-use state::store::{Limits, Store};
+use state::store::{DiskCall, Limits, Store};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -47,6 +47,16 @@ impl Node {
         directory: tempfile::TempDir,
         clock: Clock,
     ) -> Self {
+        Self::start_with(runtime, directory, clock, state::store::sound_disk)
+    }
+
+    /// The same, on a disk that does as this one.
+    pub(crate) fn start_with(
+        runtime: Arc<ScriptedRuntime>,
+        directory: tempfile::TempDir,
+        clock: Clock,
+        disk: fn(DiskCall) -> std::io::Result<()>,
+    ) -> Self {
         let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 99);
         let limits = Limits {
             ports: 100..=199,
@@ -55,7 +65,7 @@ impl Node {
             capacity: state::capacity::Capacity::ENDLESS,
             new_privileges: false,
             random: state::store::random,
-            disk: state::store::sound_disk,
+            disk,
         };
         let store = Arc::new(Store::open(directory.path(), limits).unwrap());
         let (metrics, tracker) = (Metrics::new(), TaskTracker::new());

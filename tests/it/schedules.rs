@@ -1,12 +1,13 @@
 //! Schedules in virtual time: clocks that are set, waits for others, and the agent's end at every moment.
 
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use chas_node_agent::reconcile::Clock;
 use serde_json::{Value, json};
 use state::desired::job::Job;
 use state::id::ContainerId;
+use state::store::DiskCall;
 
 use crate::node::{Node, pass};
 
@@ -116,4 +117,50 @@ async fn a_change_during_a_run_begins_that_run_anew_and_one_between_runs_none() 
     assert_eq!(node.runtime.launches(id), 2);
     assert_eq!(working(&node, id, Duration::from_mins(5)).await, 3);
     assert_eq!(node.runtime.most_tasks_of_one(), 1);
+}
+
+/// Whether sled's files cannot be opened.
+static CLOSED: AtomicBool = AtomicBool::new(false);
+
+fn closed_for_a_while(call: DiskCall) -> std::io::Result<()> {
+    match call == DiskCall::Open && CLOSED.load(Ordering::Relaxed) {
+        true => Err(std::io::ErrorKind::PermissionDenied.into()),
+        false => Ok(()),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_ended_while_the_state_was_unknown_is_not_run_again() {
+    let (node, _) = node();
+    let id = node.deploy(&job(&json!("*/5 * * * *")));
+    pass(Duration::from_secs(5)).await;
+    // The copies know of no run: the disk takes none since.
+    node.store.copy().unwrap();
+    pass(Duration::from_secs(300)).await;
+    assert_eq!(node.runtime.launches(id), 1);
+    let (runtime, directory) = node.end().await;
+    runtime.end(id, 1);
+    CLOSED.store(true, Ordering::Relaxed);
+    let wall = SystemTime::UNIX_EPOCH + NOON + Duration::from_secs(310);
+    let clock = Clock::start().with_wall(wall);
+    let node = Node::start_with(runtime, directory, clock, closed_for_a_while);
+    assert!(node.store.desired().is_unknown(), "an older copy is shown");
+    assert!(node.store.desired().get(id).unwrap().is_between_runs());
+    pass(Duration::from_secs(5)).await;
+    assert!(node.handle.board().known(id).is_looked_at);
+    CLOSED.store(false, Ordering::Relaxed);
+    // The store before may hold its files for a moment.
+    for _ in 0..100 {
+        node.store.tend();
+        if !node.store.desired().is_unknown() {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(!node.store.desired().is_unknown());
+    node.handle.wake(id);
+    pass(Duration::from_secs(10)).await;
+    let (launches, job) = (node.runtime.launches(id), runs(&node, id));
+    assert_eq!((launches, job.run), (1, None));
+    assert_eq!(job.past.len(), 1);
 }
