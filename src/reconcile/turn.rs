@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Reconciler;
-use super::delays::attempt_delay;
+use super::delays::{attempt_delay, is_next_pull};
 use super::effects::{kind_of, record_done, restart_delay};
 use super::ended::{exited, former_exited, is_to_end};
 use super::execute::Undone;
@@ -345,10 +345,9 @@ impl<R: Runtime> Reconciler<R> {
             } else {
                 known.history.attempts
             };
-            let own = if reason == Reason::ImageLost && attempts == 0 {
-                Duration::ZERO
-            } else {
-                attempt_delay(cause, reason, attempts, self.draw)
+            let own = match is_next_pull((reason, attempts), is_revival, &known.history) {
+                true => Duration::ZERO,
+                false => attempt_delay(cause, reason, attempts, self.draw),
             };
             let wait = own.max(retry_after.unwrap_or_default());
             if is_revival {
