@@ -149,10 +149,7 @@ impl History {
         let is_same = self.made_at.unwrap_or(self.generation) == record.instance().generation;
         let before = match is_same {
             true => self,
-            false => Self {
-                trial: self.trial.of_next(),
-                ..Self::default()
-            },
+            false => self.of_other_instance(record),
         };
         Self {
             generation,

@@ -63,6 +63,9 @@ pub struct FormerRuns {
     /// Since when it runs. `None`: its last end is counted.
     #[serde(default, skip_serializing_if = "is_default")]
     pub up_since: Option<BootTime>,
+    /// Whether a start is counted if it runs again: its last end is, and nobody has told of a start since.
+    #[serde(default, skip_serializing_if = "is_default")]
+    counts_start: bool,
     /// Whether it was started in this boot: from then on it waits for no other container.
     #[serde(default, skip_serializing_if = "is_default")]
     pub is_let_start: bool,
@@ -97,26 +100,15 @@ impl Trial {
         }
         let of = update.former.instance().generation;
         if self.former.of != of {
-            self.former = FormerRuns {
-                of,
-                ..FormerRuns::default()
-            };
+            self.former = FormerRuns::begun(of);
         }
         self.former
             .record_observation(seen.task(&update.former), now, delay);
     }
 
-    /// The trial of the generation after this one: what of the ones before still runs is known.
-    pub(crate) fn of_next(self) -> Self {
-        Self {
-            since: None,
-            ..self
-        }
-    }
-
     /// Notes that the generation before was started again.
     pub fn record_revival(&mut self, now: BootTime) {
-        self.former.starts = self.former.starts.saturating_add(1);
+        self.former.count_start();
         (self.former.up_since, self.former.is_let_start) = (Some(now), true);
         self.former.waiting_since = None;
     }
@@ -124,7 +116,7 @@ impl Trial {
     /// Notes that the generation before could not be started, or given the host ports; it is not tried
     /// again for `wait`.
     pub fn record_failed_revival(&mut self, now: BootTime, wait: Duration) {
-        self.former.starts = self.former.starts.saturating_add(1);
+        self.former.count_start();
         (self.former.up_since, self.former.retry_at) = (None, now.after(wait));
     }
 
@@ -180,6 +172,7 @@ impl Trial {
         (self.since, self.drain) = (None, None);
         (self.former.retry_at, self.former.up_since) = (BootTime::default(), None);
         (self.former.is_let_start, self.former.waiting_since) = (false, None);
+        self.former.counts_start = false;
     }
 }
 
@@ -202,6 +195,42 @@ impl History {
         self.keep_backoff(|cause| cause == Cause::Exit);
     }
 
+    /// The history of the record's instance, where `self` is that of another one: whose failures say
+    /// nothing about it. What was started in this boot waits for nobody, whether it is gone back to, or
+    /// is the generation before from now on.
+    pub(super) fn of_other_instance(self, record: &Record) -> Self {
+        let (own, next) = (
+            self.made_at.unwrap_or(self.generation),
+            record.instance().generation,
+        );
+        let mut trial = Trial {
+            since: None,
+            ..self.trial
+        };
+        let is_back = trial.former.of == next;
+        let (is_let_start, waiting_since) = match is_back {
+            true => (trial.former.is_let_start, trial.former.waiting_since),
+            false => (false, None),
+        };
+        let former = record
+            .update
+            .as_ref()
+            .map(|update| update.former.instance());
+        if former.is_some_and(|former| former.generation == own) {
+            trial.former = FormerRuns {
+                is_let_start: self.is_let_start,
+                waiting_since: self.waiting_since,
+                ..FormerRuns::begun(own)
+            };
+        }
+        Self {
+            is_let_start,
+            waiting_since,
+            trial,
+            ..Self::default()
+        }
+    }
+
     /// History of the generation before as far as it waits for others.
     pub(crate) fn of_former(&self, former: &Record) -> Self {
         Self {
@@ -215,6 +244,19 @@ impl History {
 }
 
 impl FormerRuns {
+    /// Runs of the instance that was made as this generation, of which nothing is known.
+    fn begun(of: u64) -> Self {
+        Self {
+            of,
+            ..Self::default()
+        }
+    }
+
+    const fn count_start(&mut self) {
+        self.starts = self.starts.saturating_add(1);
+        self.counts_start = false;
+    }
+
     /// Takes in a look: each end counts once, also that of a task which is gone without one.
     fn record_observation(
         &mut self,
@@ -225,6 +267,10 @@ impl FormerRuns {
         self.is_let_start |= matches!(task, Task::Running { .. } | Task::Stopped(_));
         let is_news = match task {
             Task::Running { since, .. } => {
+                // The answer to its start was lost, or the agent that had asked for it.
+                if self.counts_start {
+                    self.count_start();
+                }
                 self.up_since.get_or_insert(since.unwrap_or(now));
                 return;
             }
@@ -247,5 +293,9 @@ impl FormerRuns {
             starts => delay(starts - 1),
         };
         self.retry_at = now.after(wait);
+        self.counts_start = true;
     }
 }
+
+#[cfg(test)]
+mod tests;
