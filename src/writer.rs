@@ -57,6 +57,8 @@ pub struct Writer {
     journal: Journal,
     place: Place,
     copy_due: Arc<Notify>,
+    /// The files are to be opened again, after a write that failed.
+    opening_due: Arc<Notify>,
     /// The last time that the store answered a visit or a change.
     answered: Arc<Mutex<Instant>>,
 }
@@ -70,6 +72,7 @@ impl Writer {
             journal,
             place: Place::Thread(tracker),
             copy_due: Arc::default(),
+            opening_due: Arc::default(),
             answered: Arc::new(Mutex::new(Instant::now())),
         }
     }
@@ -83,6 +86,7 @@ impl Writer {
             journal,
             place: Place::Here(pause),
             copy_due: Arc::default(),
+            opening_due: Arc::default(),
             answered: Arc::new(Mutex::new(Instant::now())),
         }
     }
@@ -104,6 +108,7 @@ impl Writer {
     ) -> Result<T, StoreError> {
         let (journal, copy_due) = (self.journal.clone(), Arc::clone(&self.copy_due));
         let answered = Arc::clone(&self.answered);
+        let opening_due = Arc::clone(&self.opening_due);
         let timed = move |store: &Store| {
             let began = Instant::now();
             let written = change(store);
@@ -113,6 +118,9 @@ impl Writer {
             });
             set_alarms(&journal, store);
             copy_due.notify_one();
+            if written.is_err() && store.awaits_opening() {
+                opening_due.notify_one();
+            }
             written
         };
         self.run(timed)
@@ -193,27 +201,42 @@ impl Writer {
     pub async fn keep_tending(self, stop: CancellationToken) {
         let tending = async {
             loop {
-                let journal = self.journal.clone();
-                let tended = self.run(move |store| {
-                    let has_changed = store.tend();
-                    set_alarms(&journal, store);
-                    has_changed
-                });
-                if let Ok(has_changed) = tended.await {
-                    *lock(&self.answered) = Instant::now();
-                    if has_changed {
-                        self.copy_due.notify_one();
-                    }
-                }
+                self.tend().await;
                 let wait = if self.store.is_writable() {
                     TEND_EVERY
                 } else {
                     OPEN_EVERY
                 };
-                tokio::time::sleep(wait).await;
+                let opening = async {
+                    self.opening_due.notified().await;
+                    tokio::time::sleep(OPEN_EVERY).await;
+                };
+                tokio::select! {
+                    biased;
+                    () = tokio::time::sleep(wait) => {}
+                    () = opening => {}
+                }
             }
         };
         stop.run_until_cancelled(tending).await;
+        // What was refused is not left to the next agent, which would carry it out.
+        let last = self.run(|store| store.awaits_opening() && store.tend());
+        let _given_up = tokio::time::timeout(READ_TIMEOUT, last).await;
+    }
+
+    async fn tend(&self) {
+        let journal = self.journal.clone();
+        let tended = self.run(move |store| {
+            let has_changed = store.tend();
+            set_alarms(&journal, store);
+            has_changed
+        });
+        if let Ok(has_changed) = tended.await {
+            *lock(&self.answered) = Instant::now();
+            if has_changed {
+                self.copy_due.notify_one();
+            }
+        }
     }
 
     /// Keeps the copies beside the store up to date until `stop`, and then once more.
@@ -257,93 +280,4 @@ fn set_alarms(journal: &Journal, store: &Store) {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use state::assign::QuietNetwork;
-    use state::store::Limits;
-
-    use std::sync::atomic::{AtomicBool, Ordering};
-
-    use state::store::DiskCall;
-    use tokio::task::JoinSet;
-
-    use super::*;
-    use crate::metrics::Metrics;
-
-    /// Whether the disk lets a thread that writes hang.
-    static HANGS: AtomicBool = AtomicBool::new(false);
-    /// Whether a thread hangs there.
-    static IS_HANGING: AtomicBool = AtomicBool::new(false);
-
-    fn hanging_disk(call: DiskCall) -> std::io::Result<()> {
-        while call == DiskCall::Write && HANGS.load(Ordering::Relaxed) {
-            IS_HANGING.store(true, Ordering::Relaxed);
-            std::thread::sleep(Duration::from_millis(1));
-        }
-        Ok(())
-    }
-
-    fn store(directory: &std::path::Path, disk: fn(DiskCall) -> std::io::Result<()>) -> Arc<Store> {
-        let addresses = Ipv4Addr::new(10, 0, 0, 2)..=Ipv4Addr::new(10, 0, 0, 9);
-        let limits = Limits {
-            ports: 100..=199,
-            network: Arc::new(QuietNetwork(addresses)),
-            containers_max: 1,
-            capacity: state::capacity::Capacity::ENDLESS,
-            new_privileges: false,
-            random: state::store::random,
-            disk,
-        };
-        Arc::new(Store::open(directory, limits).unwrap())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_disk_that_hangs_in_a_write_makes_the_store_stuck_until_it_answers() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = store(directory.path(), hanging_disk);
-        let (tracker, stop) = (TaskTracker::new(), CancellationToken::new());
-        let writer = Writer::new(store, Journal::new(Metrics::new()), tracker);
-        let mut tasks = JoinSet::new();
-        HANGS.store(true, Ordering::Relaxed);
-        let writing = writer.clone();
-        tasks.spawn(async move {
-            let named =
-                |link: &mut state::desired::marks::NodeIdentity| link.node_id = "n".to_owned();
-            let _written = writing.write(move |store| store.set_identity(named)).await;
-        });
-        while !IS_HANGING.load(Ordering::Relaxed) {
-            tokio::task::yield_now().await;
-        }
-        tasks.spawn(writer.clone().keep_tending(stop.clone()));
-        // Time passes by hand alone, since threads are busy.
-        for _ in 0..SILENCE_MAX.as_secs() {
-            assert_eq!(writer.stalled(), None);
-            tokio::time::advance(Duration::from_secs(1)).await;
-        }
-        tokio::time::advance(Duration::from_secs(1)).await;
-        assert_eq!(writer.stalled(), Some("the store does not answer"));
-        HANGS.store(false, Ordering::Relaxed);
-        tasks.join_next().await.unwrap().unwrap();
-        assert_eq!(writer.stalled(), None, "a change that ends is an answer");
-        stop.cancel();
-        while tasks.join_next().await.is_some() {}
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_store_that_is_not_heard_of_is_stuck_and_one_that_answers_is_not() {
-        let directory = tempfile::tempdir().unwrap();
-        let store = store(directory.path(), state::store::sound_disk);
-        let journal = Journal::new(Metrics::new());
-        let writer = Writer::simulated(store, journal, || Duration::from_secs(1));
-        let stop = CancellationToken::new();
-        let end = async {
-            tokio::time::sleep(SILENCE_MAX * 3).await;
-            assert_eq!(writer.stalled(), None);
-            stop.cancel();
-        };
-        tokio::join!(writer.clone().keep_tending(stop.clone()), end);
-        tokio::time::sleep(SILENCE_MAX * 2).await;
-        assert_eq!(writer.stalled(), Some("the store does not answer"));
-    }
-}
+mod tests;

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::StoreError;
 use super::defaults;
 use super::disk::{ChapterChange, Disk, DiskError};
 use super::last::{self, LastChange, LastFile, LastState};
@@ -15,6 +14,7 @@ use super::recover::{self, QUARANTINE, Recovered};
 use super::reserve;
 use super::state_dir::{DiskCall, SLED, StateDir};
 use super::survey::{Choice, SledState, Survey};
+use super::{Store, StoreError, lock};
 use crate::desired::Entries;
 use crate::desired::set::{Desired, DesiredChange};
 
@@ -299,6 +299,15 @@ impl OpenFiles {
             Some(last) => last.write(dir, seq, changes).map_err(DiskError::Io),
             None => Ok(()),
         }
+    }
+}
+
+impl Store {
+    /// Whether the files are to be opened again after a failed write, and may hold more than is in force
+    /// until then.
+    #[must_use]
+    pub fn awaits_opening(&self) -> bool {
+        matches!(lock(&self.files).state, FilesState::Failed)
     }
 }
 
