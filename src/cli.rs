@@ -1,37 +1,24 @@
 //! Parser of the command line; flags and help are made from the table of configuration keys.
 
-use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::builder::PathBufValueParser;
-use clap::{Arg, ArgAction, ArgMatches, Command};
+use clap::{ArgMatches, Args as _, Command, FromArgMatches as _, Subcommand as _};
 use state::desired::Owner;
 
-use crate::config::keys::{ConfigKey, KEYS};
-use crate::config::{DEFAULT_FILE, FILE_VARIABLE, Flags, TokenOrder};
-use crate::operator::AgentAddress;
+use crate::client::{ClientOrder, WayFlags};
+use crate::config::keys::KEYS;
+use crate::config::{Flags, TokenOrder};
 
 mod audit;
+pub mod completion;
+mod daemon;
+mod groups;
 mod policy;
 mod token;
 
-const AFTER_HELP: &str = "\
-Each value is taken from the first of: its flag, its environment variable, its key in the
-configuration file, its default. An empty variable counts as unset. `config check` shows every
-value with its origin, and every error, and starts nothing.
-
-Exit codes: 0 stopped as asked; 1 failed; 64 invalid command line or configuration.";
-
-const CONFIRM_HELP: &str = "\
-A set from CHaS that leaves out more than two containers and more than 30 % of those that run
-for CHaS, or that has another epoch (as after a restore of its database), removes nothing until
-it is confirmed. This command asks the agent which containers await a confirmation, shows them,
-and confirms their removal. It calls the agent on this host by its socket, agent.sock in
-state.run_dir, as root; no token goes to anybody. With --address, the agent's token does.
-
-Exit codes: 0 confirmed, or nothing to confirm; 1 the agent does not answer or refuses;
-64 invalid command line.";
+use completion::Shell;
+use daemon::flags;
 
 /// The command that the command line asks for.
 #[derive(Clone, Debug)]
@@ -55,18 +42,24 @@ pub enum Invocation {
     Token {
         /// Flags, for the file of clients.
         flags: Flags,
-        /// Order about it.
+        /// ClientOrder about it.
         order: TokenOrder,
     },
-    /// Confirms the removals that await a confirmation, or only lists them.
-    Confirm {
-        /// Flags, for the directories of the agent.
+    /// Carries out an order to an agent.
+    Client {
+        /// The order.
+        order: Box<ClientOrder>,
+        /// Whom to call.
+        way: Box<WayFlags>,
+        /// Flags, for the directories of this host's agent.
         flags: Flags,
-        /// Way to the agent.
-        address: AgentAddress,
-        /// Whether to list them only.
-        only_list: bool,
     },
+    /// Shows all commands.
+    Help,
+    /// Prints the script by which a shell completes command lines.
+    Completion(Shell),
+    /// Writes manual pages into a directory.
+    Manual(PathBuf),
     /// Shows the version.
     Version,
 }
@@ -81,44 +74,96 @@ pub struct Usage {
     pub asked_for: bool,
 }
 
-/// Parses the command line, which begins with the program's name.
+/// Parses the command line, which begins with the program's name. `is_asked`: a person waits for what a
+/// bare call prints.
 ///
 /// # Errors
 /// A [`Usage`] to print.
-pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Invocation, Usage> {
-    let matches = command()
-        .try_get_matches_from(args)
-        .map_err(|error| Usage {
-            text: error.render().to_string(),
-            asked_for: !error.use_stderr(),
-        })?;
-    Ok(match matches.subcommand() {
+pub fn parse(
+    args: impl IntoIterator<Item = OsString>,
+    is_asked: bool,
+) -> Result<Invocation, Usage> {
+    let args: Vec<_> = args.into_iter().collect();
+    if args.len() <= 1 && is_asked {
+        return Ok(Invocation::Help);
+    }
+    let is_of_daemon = args.len() <= 1 || is_of_daemon(&args[1..]);
+    let command = match is_of_daemon {
+        true => daemon::alone(env!("CARGO_PKG_NAME")),
+        false => command(),
+    };
+    let usage = |error: clap::Error| Usage {
+        text: error.render().to_string(),
+        asked_for: !error.use_stderr(),
+    };
+    let matches = command.try_get_matches_from(args).map_err(usage)?;
+    if let Some((name, below)) = matches.subcommand()
+        && !is_of_daemon
+        && ClientOrder::has_subcommand(name)
+    {
+        let deepest = deepest(below);
+        return Ok(Invocation::Client {
+            order: Box::new(ClientOrder::from_arg_matches(&matches).map_err(usage)?),
+            way: Box::new(WayFlags::from_arg_matches(deepest).map_err(usage)?),
+            flags: flags(deepest),
+        });
+    }
+    Ok(of_host(&matches))
+}
+
+/// The invocation of a command that works on this host.
+fn of_host(matches: &ArgMatches) -> Invocation {
+    match matches.subcommand() {
         Some(("version", _)) => Invocation::Version,
+        Some(("completion", below)) => Invocation::Completion(completion::shell(below)),
+        Some(("man", below)) => Invocation::Manual(completion::directory(below)),
         // clap requires a subcommand of `config`, and `check` is the only one.
-        Some(("config", below)) => {
-            Invocation::ConfigCheck(flags(below.subcommand_matches("check").unwrap_or(below)))
-        }
-        Some(("audit", below)) => {
-            Invocation::AuditVerify(flags(below.subcommand_matches("verify").unwrap_or(below)))
-        }
+        Some(("config", below)) => Invocation::ConfigCheck(flags(deepest(below))),
+        Some(("audit", below)) => Invocation::AuditVerify(flags(deepest(below))),
         Some(("policy", below)) => {
-            let check = below.subcommand_matches("check").unwrap_or(below);
+            let check = deepest(below);
             let (body, owner) = policy::trial(check);
             let flags = flags(check);
             Invocation::PolicyCheck { flags, body, owner }
         }
         Some(("token", below)) => Invocation::Token {
-            flags: flags(below.subcommand().map_or(below, |(_, below)| below)),
+            flags: flags(deepest(below)),
             order: token::order(below),
         },
-        Some(("confirm", below)) => Invocation::Confirm {
-            flags: flags(below),
-            address: address(below),
-            only_list: below.get_flag("list"),
-        },
         Some((_, below)) => Invocation::Run(flags(below)),
-        None => Invocation::Run(flags(&matches)),
-    })
+        None => Invocation::Run(flags(matches)),
+    }
+}
+
+/// Matches of the last of the subcommands, which has the global flags too.
+fn deepest(matches: &ArgMatches) -> &ArgMatches {
+    let below = matches.subcommand();
+    below.map_or(matches, |(_, below)| deepest(below))
+}
+
+/// Whether a command line is one of the daemon's: bare, or as it was before there were orders, with the
+/// daemon's flags first or behind `run`.
+fn is_of_daemon(args: &[OsString]) -> bool {
+    let name = |arg: &OsString| {
+        let flag = arg.to_str()?.strip_prefix("--")?;
+        Some(flag.split('=').next().unwrap_or(flag).to_owned())
+    };
+    let is_flag = |name: &str| name == "config" || KEYS.iter().any(|key| key.flag == Some(name));
+    let runs = |name: &str| {
+        let orders = ClientOrder::augment_subcommands(Command::new("orders"));
+        let run = orders.find_subcommand("run").cloned().unwrap_or_default();
+        let run = WayFlags::augment_args(run);
+        run.get_arguments()
+            .any(|flag| flag.get_long() == Some(name))
+    };
+    match args {
+        [] => true,
+        [first] if first == "run" => true,
+        [first, second, ..] if first == "run" => {
+            name(second).is_some_and(|name| is_flag(&name) && !runs(&name))
+        }
+        [first, ..] => name(first).is_some_and(|name| is_flag(&name)),
+    }
 }
 
 /// The output of `version`.
@@ -129,148 +174,42 @@ pub fn version() -> String {
 
 /// The whole command line, also for manual pages and completions.
 pub fn command() -> Command {
-    let check = Command::new("check")
-        .about("Shows every value with its origin, and every error; exits with 64 if there is one");
-    let config = Command::new("config")
-        .about("Checks the configuration")
-        .subcommand_required(true)
-        .subcommand(check);
-    let list = Arg::new("list")
-        .long("list")
-        .action(ArgAction::SetTrue)
-        .help("Only list the containers that await a confirmation");
-    let confirm = Command::new("confirm")
-        .about(
-            "Confirms the removal of containers that CHaS no longer lists, where too many are \
-             missing at once",
-        )
-        .after_help(CONFIRM_HELP)
-        .arg(list)
-        .args(address_arguments());
-    Command::new(env!("CARGO_PKG_NAME"))
+    let order = ClientOrder::augment_subcommands(Command::new("orders"));
+    let orders = order
+        .get_subcommands()
+        .map(|order| WayFlags::augment_args(order.clone()).args(daemon::place_arguments()));
+    let version = Command::new("version").about("Shows the version");
+    let all = orders.collect::<Vec<_>>().into_iter();
+    let all = all
+        .chain([daemon::command()])
+        .chain(daemon::host_commands(true))
+        .chain([version])
+        .chain(completion::commands());
+    let command = Command::new(env!("CARGO_PKG_NAME"))
         .version(env!("CARGO_PKG_VERSION"))
         .about("Keeps the containers of a CHaS node running on containerd")
-        .after_help(AFTER_HELP)
-        .args(KEYS.iter().filter_map(argument))
-        .arg(file_argument())
-        .subcommand(Command::new("run").about("Runs the agent; the default without a subcommand"))
-        .subcommand(config)
-        .subcommand(confirm)
-        .subcommand(policy::command())
-        .subcommand(audit::command())
-        .subcommand(token::command())
-        .subcommand(Command::new("version").about("Shows the version"))
-}
-
-fn address_arguments() -> [Arg; 5] {
-    let address = Arg::new("address")
-        .long("address")
-        .value_name("URL")
-        .help("Call the agent at https://HOST:PORT instead of by its socket");
-    let insecure = Arg::new("insecure")
-        .long("insecure")
-        .action(ArgAction::SetTrue)
-        .requires("address")
-        .help("Give the token to whoever has that port of this host, without TLS");
-    let ca_file = Arg::new("ca-file")
-        .long("ca-file")
-        .value_name("PATH")
-        .value_parser(PathBufValueParser::new())
-        .requires("address")
-        .help("File of CA certificates (PEM) to trust for that, instead of the system's");
-    let file = |name: &'static str, other: &'static str, help: &'static str| {
-        Arg::new(name)
-            .long(name)
-            .value_name("PATH")
-            .value_parser(PathBufValueParser::new())
-            .requires("address")
-            .requires(other)
-            .help(help)
-    };
-    let certificate =
-        "File of the certificate (PEM) by which the agent knows who calls, in place of its token";
-    let cert_file = file("cert-file", "key-file", certificate);
-    let key_file = file(
-        "key-file",
-        "cert-file",
-        "File of the private key (PEM) of --cert-file",
-    );
-    [address, insecure, ca_file, cert_file, key_file]
-}
-
-fn address(matches: &ArgMatches) -> AgentAddress {
-    let path = |name| matches.get_one::<PathBuf>(name).cloned();
-    let network = |address: &String| AgentAddress::Network {
-        address: address.clone(),
-        insecure: matches.get_flag("insecure"),
-        ca_file: path("ca-file"),
-        identity: path("cert-file").zip(path("key-file")),
-    };
-    let given = matches.get_one::<String>("address");
-    given.map_or(AgentAddress::Socket, network)
-}
-
-fn file_argument() -> Arg {
-    let help = format!(
-        "Configuration file, YAML; a file named here must exist [env: {FILE_VARIABLE}] [default: \
-         {DEFAULT_FILE}]"
-    );
-    Arg::new("config")
-        .long("config")
-        .value_name("PATH")
-        .value_parser(PathBufValueParser::new())
-        .help(help)
-        .global(true)
-}
-
-fn argument(key: &'static ConfigKey) -> Option<Arg> {
-    let help = format!(
-        "{} [env: {}] [file: {}] [default: {}]",
-        key.doc,
-        key.env,
-        key.name,
-        key.default_text()
-    );
-    // The parser of the value refuses one such as -1, with the reason.
-    Some(
-        Arg::new(key.name)
-            .long(key.flag?)
-            .value_name(key.value)
-            .help(help)
-            .global(true)
-            .allow_hyphen_values(true),
-    )
-}
-
-fn flags(matches: &ArgMatches) -> Flags {
-    let given =
-        |key: &'static ConfigKey| Some((key.name, matches.get_one::<String>(key.name)?.clone()));
-    let values: BTreeMap<_, _> = KEYS
-        .iter()
-        .filter(|key| key.flag.is_some())
-        .filter_map(given)
-        .collect();
-    Flags {
-        file: matches.get_one::<PathBuf>("config").cloned(),
-        values,
-    }
+        .subcommand_required(true)
+        .subcommands(all);
+    groups::arranged(command)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use state::access::Role;
 
     use super::*;
     use crate::config::NewToken;
 
     fn parsed(line: &str) -> Result<Invocation, Usage> {
-        parse(line.split_whitespace().map(OsString::from))
+        parse(line.split_whitespace().map(OsString::from), false)
     }
 
     #[test]
     fn the_command_is_well_formed_and_its_help_teaches_every_key() {
         command().debug_assert();
-        let help = parsed("agent --help").unwrap_err();
+        let help = parsed("agent daemon --help").unwrap_err();
         assert!(help.asked_for);
         for key in KEYS.iter().filter(|key| !key.is_secret()) {
             for word in [key.name, key.env, key.flag.unwrap()] {
@@ -325,27 +264,27 @@ mod tests {
             parsed("agent token revoke ci"),
             Ok(Invocation::Token { order: TokenOrder::Revoke(what), .. }) if what == "ci"
         ));
-        let Ok(Invocation::Confirm {
-            address, only_list, ..
-        }) = parsed("agent confirm --port 7 --list")
+        let Ok(Invocation::Client { order, flags, .. }) =
+            parsed("agent confirm --list --run-dir /r")
         else {
             panic!()
         };
-        assert!(only_list && address == AgentAddress::Socket);
-        let Ok(Invocation::Confirm { address, .. }) =
-            parsed("agent confirm --address 127.0.0.1:7 --insecure")
-        else {
-            panic!()
-        };
-        assert_eq!(
-            address,
-            AgentAddress::Network {
-                address: "127.0.0.1:7".to_owned(),
-                insecure: true,
-                ca_file: None,
-                identity: None
-            }
-        );
+        assert!(matches!(*order, ClientOrder::Confirm { list: true }));
+        assert_eq!(flags.values["state.run_dir"], "/r");
+        assert!(matches!(
+            parse(["agent".into()], true),
+            Ok(Invocation::Help)
+        ));
+        for line in [
+            "agent run -d nginx",
+            "agent run --hostname web nginx",
+            "agent ps --json",
+        ] {
+            assert!(
+                matches!(parsed(line), Ok(Invocation::Client { .. })),
+                "{line}"
+            );
+        }
     }
 
     #[test]
@@ -356,9 +295,10 @@ mod tests {
             "agent config",
             "agent --token x",
             "agent --port",
-            "agent confirm --insecure",
-            "agent confirm --ca-file /c",
-            "agent confirm --address https://h --cert-file /c",
+            "agent confirm --host https://h --cert-file /c",
+            "agent confirm --host https://h --context c",
+            "agent logs",
+            "agent exec web",
             "agent token",
             "agent token create",
             "agent token create ci --role root",
@@ -369,7 +309,7 @@ mod tests {
             assert!(!parsed(line).unwrap_err().asked_for, "{line}");
         }
         assert!(
-            parsed("agent --prot 1")
+            parsed("agent daemon --prot 1")
                 .unwrap_err()
                 .text
                 .contains("--port")

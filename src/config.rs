@@ -46,6 +46,7 @@ pub use api::{ApiSection, ApiTls, Exposure};
 pub use check::report;
 pub use clients::{DEFAULT_CLIENTS, NewToken, TokenOrder};
 pub use containers::ContainersSection;
+pub use file::{data, documents};
 pub use image::ImageSection;
 pub use logs::{LogFormat, LoggingSection, LogsSection, SystemUser};
 pub use origin::{ConfigError, ConfigErrors, Origin};

@@ -83,7 +83,9 @@
 //!   and no container waits for it.
 //! - `node`: answers both, from the store, the board and the journal. It reaches no runtime, but
 //!   for [`exec`].
-//! - [`cli`], [`operator`], [`telemetry`]: command line, `confirm` over the API, the agent's log.
+//! - [`client`]: an operator's orders over the API, and their answers as people read them. It knows nothing of
+//!   the agent but its API.
+//! - [`cli`], [`telemetry`]: command line, the agent's log.
 //! - `hostile`: inputs of others and the parsers that meet them first, for fuzzing alone.
 //! - [`agent`]: the only wiring. It builds the rooms, starts them, and stops them in order; no
 //!   container is stopped when the agent is. Only `main` ends the process.
@@ -205,6 +207,7 @@ pub(crate) mod cause;
 mod cgroup;
 pub mod chas;
 pub mod cli;
+pub mod client;
 pub mod config;
 mod devices;
 pub(crate) mod exec;
@@ -225,7 +228,6 @@ pub mod network;
 mod node;
 pub(crate) mod notify;
 pub(crate) mod oci;
-pub mod operator;
 pub(crate) mod permits;
 pub mod probe;
 pub mod reconcile;

@@ -1,17 +1,17 @@
 //! Entry point: parses the command line, runs the command, and ends the process with its exit code.
 
 use std::ffi::OsStr;
-use std::io::Write as _;
+use std::io::{IsTerminal as _, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use chas_node_agent::cli::{self, Invocation};
+use chas_node_agent::client::{self, ClientOrder, WayFlags};
 use chas_node_agent::config::{self, Config, Flags, LoadFor, Reload, TokenOrder};
 use chas_node_agent::log_level::LogLevel;
-use chas_node_agent::operator::AgentAddress;
-use chas_node_agent::{agent, audit, logs, operator, telemetry};
+use chas_node_agent::{agent, audit, logs, telemetry};
 use state::access::ClientToken;
 use state::desired::Owner;
 
@@ -33,7 +33,12 @@ fn main() -> ExitCode {
             config::environment(logs::logger::NAMESPACE_VARIABLE).as_deref(),
         );
     }
-    match cli::parse(std::env::args_os()) {
+    // A shell that completes a line asks for its words.
+    if cli::completion::is_asked(config::environment(cli::completion::VARIABLE).as_deref()) {
+        let _another_is_there = provide_tls();
+        cli::completion::answer();
+    }
+    match cli::parse(std::env::args_os(), std::io::stdin().is_terminal()) {
         Ok(Invocation::Run(flags)) => run(flags),
         Ok(Invocation::ConfigCheck(flags)) => check_config(&flags),
         Ok(Invocation::AuditVerify(flags)) => verify_audit(&flags),
@@ -41,11 +46,16 @@ fn main() -> ExitCode {
             check_policy(&flags, body.as_deref(), owner)
         }
         Ok(Invocation::Token { flags, order }) => token(&flags, &order),
-        Ok(Invocation::Confirm {
-            flags,
-            address,
-            only_list,
-        }) => confirm(&flags, &address, only_list),
+        Ok(Invocation::Client { order, way, flags }) => order_of_client(&order, &way, &flags),
+        Ok(Invocation::Completion(shell)) => print(&cli::completion::script(shell)),
+        Ok(Invocation::Manual(directory)) => match cli::completion::write_manual(&directory) {
+            Ok(text) => print(&text),
+            Err(error) => complain(&format!(
+                "chas-node-agent: {}: {error}\n",
+                directory.display()
+            )),
+        },
+        Ok(Invocation::Help) => print(&cli::command().render_help().to_string()),
         Ok(Invocation::Version) => print(&cli::version()),
         Err(usage) if usage.asked_for => print(&usage.text),
         Err(usage) => complain(&usage.text),
@@ -182,22 +192,22 @@ fn token(flags: &Flags, order: &TokenOrder) -> ExitCode {
     ExitCode::SUCCESS
 }
 
-fn confirm(flags: &Flags, address: &AgentAddress, only_list: bool) -> ExitCode {
-    let config = match config::load_keys(flags, &config::environment, address.keys()) {
-        Ok(config) => config,
-        Err(errors) => return complain(&format!("{errors}\n")),
-    };
-    let asked = provide_tls().and_then(|()| {
+fn order_of_client(order: &ClientOrder, way: &WayFlags, flags: &Flags) -> ExitCode {
+    let done = provide_tls().and_then(|()| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        runtime.block_on(operator::confirm(&config, address, only_list))
+        let done = runtime.block_on(client::carry_out(order, way, flags));
+        // A read of the terminal that nobody ends is not waited for.
+        runtime.shutdown_background();
+        done
     });
-    match asked {
-        Ok(text) => print(&text),
+    match done {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if client::is_unread(&error) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&format!("chas-node-agent: {error:#}\n"));
-            ExitCode::FAILURE
+            ExitCode::from(order.failed_with(&error))
         }
     }
 }

@@ -76,7 +76,7 @@ fn read(path: &Path) -> Result<Option<Vec<Client>>, String> {
 
 /// The clients of a text.
 pub(crate) fn parse(text: &str) -> Result<Vec<Client>, String> {
-    access::read(&file::value(text)?).map_err(|faults| file::lines(&faults))
+    access::read(&file::data(text)?).map_err(|faults| file::lines(&faults))
 }
 
 #[cfg(test)]

@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use serde::Deserialize as _;
 use serde_yaml::Value;
 use state::spec::parse::FieldError;
 
@@ -63,12 +64,24 @@ pub(crate) fn read(
 ///
 /// # Errors
 /// The first fault, with its line.
-pub(super) fn value(text: &str) -> Result<serde_json::Value, String> {
+pub fn data(text: &str) -> Result<serde_json::Value, String> {
     if text.len() > FILE_BYTES_MAX {
         return Err(format!("the file is larger than {FILE_BYTES_MAX} bytes"));
     }
     let read: Value = serde_yaml::from_str(text).map_err(|error| format!("no YAML: {error}"))?;
     serde_json::to_value(read).map_err(|error| format!("no plain data: {error}"))
+}
+
+/// The contents of a file of several documents, with `---` between them.
+///
+/// # Errors
+/// The first fault, with its line.
+pub fn documents(text: &str) -> Result<Vec<serde_json::Value>, String> {
+    let documents = serde_yaml::Deserializer::from_str(text).map(|document| {
+        let read = Value::deserialize(document).map_err(|error| format!("no YAML: {error}"))?;
+        serde_json::to_value(read).map_err(|error| format!("no plain data: {error}"))
+    });
+    documents.collect()
 }
 
 /// All faults of such a file, in a line.

@@ -66,7 +66,7 @@ impl Config {
             return Ok(None);
         };
         let fault = |fault: String| format!("{}: {fault}", path.display());
-        let value = file::value(&text).map_err(fault)?;
+        let value = file::data(&text).map_err(fault)?;
         let read = policy::read(&value).map_err(|faults| fault(lines(&faults)))?;
         let policy = self.completed(read);
         Ok(Some(PolicyFile { policy, text }))
@@ -150,7 +150,7 @@ fn bodies(path: &Path) -> Result<Vec<Deploy>, String> {
         return Err(fault("a body is 1 MiB at most".to_owned()));
     }
     let text = std::fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
-    let value = file::value(&text).map_err(fault)?;
+    let value = file::data(&text).map_err(fault)?;
     let read = if value.get("containers").is_some() {
         parse::set(&value)
     } else {

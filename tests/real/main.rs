@@ -36,6 +36,9 @@ mod capacity;
 mod chas;
 
 #[cfg(test)]
+mod client;
+
+#[cfg(test)]
 mod confined;
 
 #[cfg(test)]

@@ -14,11 +14,20 @@ use super::*;
 
 /// Runs `confirm --list` as an operator does.
 pub(super) fn confirm(agent: &Agent, arguments: &[&str]) -> (Option<i32>, String) {
+    confirm_in(agent, arguments, &[])
+}
+
+fn confirm_in(
+    agent: &Agent,
+    arguments: &[&str],
+    variables: &[(&str, &str)],
+) -> (Option<i32>, String) {
     let mut command = Command::new(PROGRAM);
     command.args(["confirm", "--list"]).args(arguments);
     let output = command
         .env_clear()
         .envs(agent.environment())
+        .envs(variables.iter().copied())
         .output()
         .unwrap();
     let text = [output.stderr, output.stdout].concat();
@@ -95,16 +104,17 @@ async fn the_command_line_never_speaks_to_whoever_has_the_port() {
         "{said}"
     );
     // Whatever else is wrong with the configuration by now.
-    let (_, said) = confirm(
-        &agent,
-        &["--health-interval", "often", "--token-file", "/nonexistent"],
-    );
+    let wrong = [
+        ("HEALTH_INTERVAL", "often"),
+        ("CHAS_TOKEN_FILE", "/nonexistent"),
+    ];
+    let (_, said) = confirm_in(&agent, &[], &wrong);
     assert!(said.contains("no CHaS is configured"), "{said}");
     agent.terminate();
     let squatter = Squatter::on(&agent.address());
     let (code, said) = confirm(&agent, &[]);
     assert!(
-        code == Some(1) && said.contains("no agent answers at"),
+        code == Some(2) && said.contains("no agent answers at"),
         "{said}"
     );
     assert!(said.contains("agent.sock"), "{said}");

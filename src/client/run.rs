@@ -1,0 +1,129 @@
+//! `run`: a container by docker's flags. They become a deploy body, which the agent checks like every
+//! other.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use reqwest::{Method, RequestBuilder};
+use state::text;
+
+use super::agent::Agent;
+use super::change::{awaiting, end_of, key};
+use super::fault::EXIT_FAILED;
+use super::fault::refusal;
+use super::interrupted;
+use super::logs;
+use super::order::{LogFlags, RunFlags};
+use super::screen::Screen;
+
+mod body;
+
+/// Longest wait for a container that is to run, of which most may be its image's way here.
+const STARTED_WITHIN: Duration = Duration::from_secs(600);
+
+/// Makes a container and starts it; answers the exit code.
+pub(super) async fn run(agent: &Agent, flags: &RunFlags, screen: Screen) -> anyhow::Result<u8> {
+    let name = match &flags.name {
+        Some(name) => name.clone(),
+        None => name_of(flags.image()),
+    };
+    let body = flags.body(&name, &variable)?;
+    if flags.dry_run {
+        screen.value(&body)?;
+        return Ok(0);
+    }
+    match agent.see(&["containers", &name]).await {
+        Ok(_) => bail!(
+            "there is a container {name} on this node: `deploy` changes it, `rm` removes it, or give another --name"
+        ),
+        Err(error) if refusal(&error).is_some_and(|refusal| refusal.status == 404) => {}
+        Err(error) => return Err(error),
+    }
+    let request = agent.request(Method::POST, &["containers", "deploy"]);
+    let request = request.header("idempotency-key", key()).json(&body);
+    let request = awaiting(request, "running", STARTED_WITHIN);
+    if flags.detach {
+        let told = agent.read(agent.open_answer(request).await?).await?;
+        match screen.json {
+            true => screen.value(&told)?,
+            false => screen.line(&text::shown(told["id"].as_str().unwrap_or(&name), 64))?,
+        }
+        return Ok(0);
+    }
+    let ended = tokio::select! {
+        ended = attend(agent, &name, request, screen) => ended,
+        signal = interrupted() => stop(agent, &name, signal, screen).await,
+    };
+    if flags.rm {
+        let request = agent.request(Method::DELETE, &["containers", &name]);
+        let request = awaiting(request, "removed", STARTED_WITHIN);
+        let removed = agent.open_answer(request).await;
+        removed.with_context(|| format!("{name} is not removed"))?;
+    }
+    ended
+}
+
+/// Shows what the container prints until it ends; answers its exit code.
+async fn attend(
+    agent: &Agent,
+    name: &str,
+    request: RequestBuilder,
+    screen: Screen,
+) -> anyhow::Result<u8> {
+    if let Err(error) = agent.open_answer(request).await {
+        // One that ran and failed has printed why; one that never ran prints nothing.
+        let one = agent.see(&["containers", name]).await;
+        if !one.is_ok_and(|one| one["exit_code"].is_number()) {
+            return Err(error);
+        }
+    }
+    logs::logs(agent, &LogFlags::of_all(name), screen).await?;
+    let code = end_of(agent, name, None).await?;
+    if code != 0 {
+        let one = agent.see(&["containers", name]).await?;
+        if let Some(message) = one["message"].as_str() {
+            screen.tell(&text::shown(message, text::MESSAGE_CHARS_MAX));
+        }
+    }
+    Ok(u8::try_from(code).unwrap_or(EXIT_FAILED))
+}
+
+/// Stops what a person at the terminal, or whoever ended the client, has interrupted. A second
+/// interruption leaves it to the agent.
+async fn stop(agent: &Agent, name: &str, signal: u8, screen: Screen) -> anyhow::Result<u8> {
+    screen.tell(&format!(
+        "{name} is stopped; once more leaves that to the agent"
+    ));
+    let request = agent.request(Method::POST, &["containers", name, "stop"]);
+    let request = awaiting(request, "stopped", STARTED_WITHIN);
+    tokio::select! {
+        stopped = agent.open_answer(request) => stopped.map(|_| 128 + signal),
+        again = interrupted() => Ok(128 + again),
+    }
+}
+
+/// Value of a variable of the caller's.
+fn variable(name: &str) -> Option<String> {
+    crate::config::environment(name)?.into_string().ok()
+}
+
+/// Name of a container of this image, and of no other.
+fn name_of(image: &str) -> String {
+    let last = image.rsplit('/').next().unwrap_or(image);
+    let last = last.split([':', '@']).next().unwrap_or(last);
+    let letters = last.chars().map(|c| {
+        if c.is_ascii_alphanumeric() {
+            c.to_ascii_lowercase()
+        } else {
+            '-'
+        }
+    });
+    let name: String = letters.take(40).collect();
+    let unique = key();
+    let name = name.trim_matches('-');
+    format!(
+        "{}-{}",
+        if name.is_empty() { "container" } else { name },
+        &unique[..4]
+    )
+}

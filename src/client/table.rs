@@ -1,0 +1,121 @@
+//! Tables: columns as wide as what is in them, and cut where a terminal ends.
+
+use state::text;
+
+use super::screen::{Colour, Screen};
+
+/// Columns of a terminal that a column keeps, however narrow the terminal is.
+const NARROW: usize = 8;
+/// Blanks between two columns.
+const BETWEEN: usize = 3;
+/// Characters of a cell, above which it is cut also where there is no terminal.
+const CELL_CHARS_MAX: usize = 1000;
+
+/// Cell, with what it means.
+#[derive(Clone, Debug)]
+pub(super) struct Cell {
+    text: String,
+    colour: Colour,
+}
+
+impl Cell {
+    pub(super) fn new(text: impl AsRef<str>) -> Self {
+        Self::coloured(Colour::Plain, text)
+    }
+
+    pub(super) fn coloured(colour: Colour, text: impl AsRef<str>) -> Self {
+        Self {
+            text: text::shown(text.as_ref(), CELL_CHARS_MAX).into_owned(),
+            colour,
+        }
+    }
+
+    fn width(&self) -> usize {
+        self.text.chars().count()
+    }
+}
+
+/// TextTable of which every row has a cell for each column.
+#[derive(Debug)]
+pub(super) struct TextTable {
+    heads: &'static [&'static str],
+    rows: Vec<Vec<Cell>>,
+}
+
+impl TextTable {
+    pub(super) const fn new(heads: &'static [&'static str]) -> Self {
+        Self {
+            heads,
+            rows: Vec::new(),
+        }
+    }
+
+    pub(super) fn push(&mut self, row: Vec<Cell>) {
+        self.rows.push(row);
+    }
+
+    /// The table as text. `columns`: those of the terminal; the widest cells are cut to fit them.
+    pub(super) fn text(&self, screen: Screen, columns: Option<usize>) -> String {
+        let widths = self.widths(columns);
+        let heads = self.heads.iter().map(Cell::new).collect();
+        let mut out = String::new();
+        for row in std::iter::once(&heads).chain(&self.rows) {
+            let mut line = String::new();
+            let mut blanks = 0;
+            for (cell, width) in row.iter().zip(&widths) {
+                let cut = text::shown(&cell.text, *width);
+                line.push_str(&" ".repeat(blanks));
+                line.push_str(&screen.coloured(cell.colour, &cut));
+                blanks = width - cut.chars().count() + BETWEEN;
+            }
+            out.push_str(line.trim_end());
+            out.push('\n');
+        }
+        out
+    }
+
+    fn widths(&self, columns: Option<usize>) -> Vec<usize> {
+        let mut widths: Vec<usize> = self.heads.iter().map(|head| head.len()).collect();
+        for row in &self.rows {
+            for (width, cell) in widths.iter_mut().zip(row) {
+                *width = cell.width().max(*width);
+            }
+        }
+        let between = BETWEEN * widths.len().saturating_sub(1);
+        let mut spare = columns.map_or(0, |columns| {
+            (widths.iter().sum::<usize>() + between).saturating_sub(columns)
+        });
+        while spare > 0 {
+            let Some(widest) = widths.iter_mut().max().filter(|width| **width > NARROW) else {
+                break;
+            };
+            *widest -= 1;
+            spare -= 1;
+        }
+        widths
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_as_wide_as_what_is_in_them_and_the_widest_is_cut_to_fit() {
+        let screen = Screen::new(false, true);
+        let mut table = TextTable::new(&["NAME", "STATUS"]);
+        table.push(vec![Cell::new("web"), Cell::new("Up 3 hours")]);
+        let long = "Restarting: the image has no such program\n".to_owned();
+        table.push(vec![Cell::new("database"), Cell::new(&long)]);
+        assert_eq!(
+            table.text(screen, None),
+            "NAME       STATUS\nweb        Up 3 hours\ndatabase   Restarting: the image has no such program\\n\n"
+        );
+        assert_eq!(
+            table.text(screen, Some(25)),
+            "NAME       STATUS\nweb        Up 3 hours\ndatabase   Restarting: t…\n"
+        );
+        // No terminal is too narrow to tell something.
+        assert!(table.text(screen, Some(1)).contains("Restar"));
+    }
+}
