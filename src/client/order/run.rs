@@ -13,8 +13,13 @@ pub struct RunFlags {
     /// Name; without it, one is made of the image's
     #[arg(long)]
     pub(in crate::client) name: Option<String>,
-    /// Port of the host for one of the container: [[IP:]HOST:]CONTAINER[/udp]
-    #[arg(short, long, value_name = "PORT")]
+    /// Port of the host for one of the container
+    #[arg(
+        short,
+        long,
+        value_name = "PORT",
+        help = "Port of the host for one of the container: [[IP:]HOST:]CONTAINER[/udp]"
+    )]
     pub(in crate::client) publish: Vec<String>,
     /// Variable of its environment; without a value, that of this shell
     #[arg(short, long, value_name = "NAME[=VALUE]")]
@@ -22,14 +27,23 @@ pub struct RunFlags {
     /// File with such variables, one a line
     #[arg(long, value_name = "PATH")]
     pub(in crate::client) env_file: Vec<PathBuf>,
-    /// Volume or path of the host, and where it is mounted: NAME:PATH[:ro]
-    #[arg(short, long, value_name = "VOLUME")]
+    /// Volume or path of the host, and where it is mounted
+    #[arg(
+        short,
+        long,
+        value_name = "VOLUME",
+        help = "Volume or path of the host, and where it is mounted: NAME:PATH[:ro]"
+    )]
     pub(in crate::client) volume: Vec<String>,
     /// File system in memory: PATH[:size=64m]
     #[arg(long, value_name = "PATH")]
     pub(in crate::client) tmpfs: Vec<String>,
-    /// When it is started again: no, on-failure[:RETRIES], always, unless-stopped
-    #[arg(long, value_name = "POLICY")]
+    /// When it is started again
+    #[arg(
+        long,
+        value_name = "POLICY",
+        help = "When it is started again: no, on-failure[:RETRIES], always, unless-stopped"
+    )]
     pub(in crate::client) restart: Option<String>,
     /// Cores, such as 0.5
     #[arg(long, value_name = "CORES")]
