@@ -1,9 +1,13 @@
 //! Use by the processes of a control group, by the kernel's own counts: a few small files a group,
 //! and no call to containerd.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::Path;
 use std::time::Duration;
+
+use rustix::buffer::spare_capacity;
+use rustix::fs::{Mode, OFlags};
 
 use super::{CGROUP_ROOT, Cgroup, parse_kills};
 
@@ -12,6 +16,11 @@ const TICK: Duration = Duration::from_millis(10);
 /// A limit of version 1 from which on it is none: the largest number of whole pages is a little below
 /// `i64::MAX`.
 const NO_LIMIT: u64 = 1 << 62;
+
+/// Bytes that are read at once: more than all but the longest have.
+const PIECE_BYTES: usize = 4 << 10;
+/// Bytes of a file, above which it is none of the kernel's.
+const FILE_BYTES_MAX: usize = 1 << 20;
 
 /// Use of a control group. A part is `None` where the kernel does not count it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -71,26 +80,55 @@ pub(crate) struct DiskUsage {
     pub(crate) writes: u64,
 }
 
+/// Reader of what the control groups below one use, whose directories are opened once for all of them:
+/// most of what a small file costs is the way to it.
+#[derive(Debug)]
+pub(crate) struct UsageReader {
+    cgroup: Cgroup,
+    /// Directory of the group above, for each controller; of version 2 there is one.
+    directories: BTreeMap<&'static str, OwnedFd>,
+}
+
 impl Cgroup {
-    /// Use of the control group at `path` (absolute, as in the OCI spec). Blocks for some ten
-    /// microseconds. `None`: there is no such group.
-    pub(crate) fn usage(self, path: &str) -> Option<GroupUsage> {
-        self.usage_in(Path::new(CGROUP_ROOT), path.trim_start_matches('/'))
+    /// Reader for the groups below `parent` (absolute, as in the OCI spec).
+    pub(crate) fn usage_below(self, parent: &str) -> UsageReader {
+        self.usage_in(Path::new(CGROUP_ROOT), parent.trim_start_matches('/'))
     }
 
-    fn usage_in(self, root: &Path, path: &str) -> Option<GroupUsage> {
-        let usage = match self {
-            Self::V1 { .. } => {
-                let group = |controller: &str| Group(root.join(controller).join(path));
-                GroupUsage {
-                    cpu: cpu_of_v1(&group("cpuacct"), &group("cpu")),
-                    memory: memory_of_v1(&group("memory")),
-                    pids: pids(&group("pids")),
-                    disk: disk_of_v1(&group("blkio")),
-                }
-            }
-            Self::V2 => {
-                let group = Group(root.join(path));
+    fn usage_in(self, root: &Path, parent: &str) -> UsageReader {
+        let controllers: &[&'static str] = match self {
+            Self::V1 { .. } => &["cpuacct", "cpu", "memory", "pids", "blkio"],
+            Self::V2 => &[""],
+        };
+        let open = |controller: &&'static str| {
+            let path = root.join(controller).join(parent);
+            let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            let directory = rustix::fs::open(path, flags, Mode::empty());
+            Some((*controller, directory.ok()?))
+        };
+        UsageReader {
+            cgroup: self,
+            directories: controllers.iter().filter_map(open).collect(),
+        }
+    }
+}
+
+impl UsageReader {
+    /// Use of the group with this name. Blocks for some fifty microseconds. `None`: there is none.
+    pub(crate) fn usage(&self, name: &str) -> Option<GroupUsage> {
+        let group = |controller: &str| Group {
+            directory: self.directories.get(controller),
+            name,
+        };
+        let usage = match self.cgroup {
+            Cgroup::V1 { .. } => GroupUsage {
+                cpu: cpu_of_v1(&group("cpuacct"), &group("cpu")),
+                memory: memory_of_v1(&group("memory")),
+                pids: pids(&group("pids")),
+                disk: disk_of_v1(&group("blkio")),
+            },
+            Cgroup::V2 => {
+                let group = group("");
                 GroupUsage {
                     cpu: cpu_of_v2(&group),
                     memory: memory_of_v2(&group),
@@ -103,12 +141,30 @@ impl Cgroup {
     }
 }
 
-/// Directory of a control group.
-struct Group(PathBuf);
+/// Control group, by its name in the directory of the one above.
+struct Group<'a> {
+    directory: Option<&'a OwnedFd>,
+    name: &'a str,
+}
 
-impl Group {
+impl Group<'_> {
     fn text(&self, file: &str) -> Option<String> {
-        fs::read_to_string(self.0.join(file)).ok()
+        let path = format!("{}/{file}", self.name);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+        let file = rustix::fs::openat(self.directory?, path, flags, Mode::empty()).ok()?;
+        let mut bytes = Vec::new();
+        loop {
+            bytes.reserve_exact(PIECE_BYTES);
+            let room = bytes.capacity() - bytes.len();
+            let count = rustix::io::read(&file, spare_capacity(&mut bytes)).ok()?;
+            // The kernel gives as much of such a file as there is room for.
+            if count < room {
+                return String::from_utf8(bytes).ok();
+            }
+            if bytes.len() > FILE_BYTES_MAX {
+                return None;
+            }
+        }
     }
 
     fn number(&self, file: &str) -> Option<u64> {
@@ -130,7 +186,7 @@ fn count(text: &str, name: &str) -> u64 {
         .unwrap_or(0)
 }
 
-fn cpu_of_v1(accounts: &Group, limits: &Group) -> Option<CpuUsage> {
+fn cpu_of_v1(accounts: &Group, limits: &Group<'_>) -> Option<CpuUsage> {
     let total = accounts.number("cpuacct.usage")?;
     let ticks = accounts.text("cpuacct.stat").unwrap_or_default();
     let limited = limits.text("cpu.stat").unwrap_or_default();
@@ -145,7 +201,7 @@ fn cpu_of_v1(accounts: &Group, limits: &Group) -> Option<CpuUsage> {
     })
 }
 
-fn cpu_of_v2(group: &Group) -> Option<CpuUsage> {
+fn cpu_of_v2(group: &Group<'_>) -> Option<CpuUsage> {
     let text = group.text("cpu.stat")?;
     let time = |name| Duration::from_micros(count(&text, name));
     Some(CpuUsage {
@@ -158,7 +214,7 @@ fn cpu_of_v2(group: &Group) -> Option<CpuUsage> {
     })
 }
 
-fn memory_of_v1(group: &Group) -> Option<MemoryUsage> {
+fn memory_of_v1(group: &Group<'_>) -> Option<MemoryUsage> {
     let used = group.number("memory.usage_in_bytes")?;
     let stat = group.text("memory.stat").unwrap_or_default();
     let kills = group.text("memory.oom_control").unwrap_or_default();
@@ -173,7 +229,7 @@ fn memory_of_v1(group: &Group) -> Option<MemoryUsage> {
     })
 }
 
-fn memory_of_v2(group: &Group) -> Option<MemoryUsage> {
+fn memory_of_v2(group: &Group<'_>) -> Option<MemoryUsage> {
     let used = group.number("memory.current")?;
     let stat = group.text("memory.stat").unwrap_or_default();
     let kills = group.text("memory.events").unwrap_or_default();
@@ -186,14 +242,14 @@ fn memory_of_v2(group: &Group) -> Option<MemoryUsage> {
     })
 }
 
-fn pids(group: &Group) -> Option<PidUsage> {
+fn pids(group: &Group<'_>) -> Option<PidUsage> {
     Some(PidUsage {
         count: group.number("pids.current")?,
         limit: group.limit("pids.max"),
     })
 }
 
-fn disk_of_v1(group: &Group) -> Option<DiskUsage> {
+fn disk_of_v1(group: &Group<'_>) -> Option<DiskUsage> {
     let text = |file: &str| {
         let of_tree = group.text(&format!("blkio.throttle.{file}_recursive"));
         of_tree.or_else(|| group.text(&format!("blkio.throttle.{file}")))
@@ -216,7 +272,7 @@ fn disk_of_v1(group: &Group) -> Option<DiskUsage> {
     })
 }
 
-fn disk_of_v2(group: &Group) -> Option<DiskUsage> {
+fn disk_of_v2(group: &Group<'_>) -> Option<DiskUsage> {
     let text = group.text("io.stat")?;
     // `8:0 rbytes=4096 wbytes=0 rios=1 wios=0 …`, a line for each disk.
     let sum = |name: &str| {
@@ -237,6 +293,8 @@ fn disk_of_v2(group: &Group) -> Option<DiskUsage> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn written(files: &[(&str, &str)]) -> tempfile::TempDir {
@@ -283,7 +341,7 @@ mod tests {
             ),
         ]);
         let v1 = Cgroup::V1 { swap: true };
-        let found = v1.usage_in(root.path(), "chas/a-1").unwrap();
+        let found = v1.usage_in(root.path(), "chas").usage("a-1").unwrap();
         let cpu = CpuUsage {
             total: Duration::from_millis(1500),
             user: Duration::from_millis(1200),
@@ -313,7 +371,7 @@ mod tests {
             writes: 1,
         };
         assert_eq!(found.disk, Some(disk));
-        assert_eq!(v1.usage_in(root.path(), "chas/b-1"), None);
+        assert_eq!(v1.usage_in(root.path(), "chas").usage("b-1"), None);
     }
 
     #[test]
@@ -334,7 +392,10 @@ mod tests {
                 "8:0 rbytes=100 wbytes=50 rios=2 wios=1 dbytes=9 dios=9\n8:16 rbytes=1 wbytes=0 rios=1 wios=0\n",
             ),
         ]);
-        let found = Cgroup::V2.usage_in(root.path(), "chas/a-1").unwrap();
+        let found = Cgroup::V2
+            .usage_in(root.path(), "chas")
+            .usage("a-1")
+            .unwrap();
         let cpu = found.cpu.unwrap();
         assert_eq!(cpu.total, Duration::from_millis(1500));
         assert_eq!((cpu.periods, cpu.throttled), (0, Duration::ZERO));
@@ -345,6 +406,6 @@ mod tests {
         assert_eq!(found.pids.unwrap().limit, None);
         let disk = found.disk.unwrap();
         assert_eq!((disk.read, disk.reads), (101, 3));
-        assert_eq!(Cgroup::V2.usage_in(root.path(), "chas/b-1"), None);
+        assert_eq!(Cgroup::V2.usage_in(root.path(), "chas").usage("b-1"), None);
     }
 }

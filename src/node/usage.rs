@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 use std::time::SystemTime;
 
 use state::desired::Record;
@@ -15,6 +16,11 @@ use crate::cgroup::usage::GroupUsage;
 use crate::logs::counts::LogCounts;
 use crate::monitor::links::link_usage;
 use crate::view::UsageView;
+
+/// Threads that look at once. Each container costs some fifty microseconds.
+const THREADS_MAX: usize = 4;
+/// Containers for which a further thread is worth its start.
+const EACH_MIN: usize = 32;
 
 /// Places where the kernel counts what instances use.
 pub(crate) struct UsageSources {
@@ -46,7 +52,7 @@ impl AgentNode {
         let mut wanted: Vec<_> = records.map(running).collect();
         wanted.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
         let sources = self.usage.clone();
-        let looking = tokio::task::spawn_blocking(move || look(sources.as_deref(), wanted));
+        let looking = tokio::task::spawn_blocking(move || look(sources.as_deref(), &wanted));
         // It ends by a panic or with the agent.
         looking.await.unwrap_or_default()
     }
@@ -65,18 +71,21 @@ impl AgentNode {
 
 type Running = (Arc<Record>, Option<(InstanceName, u64)>);
 
-fn look(sources: Option<&UsageSources>, wanted: Vec<Running>) -> Vec<UsageView> {
+fn look(sources: Option<&UsageSources>, wanted: &[Running]) -> Vec<UsageView> {
     let links = link_usage().unwrap_or_default();
+    let below = |sources: &UsageSources| {
+        let parent = format!("/{}", sources.namespace);
+        sources.cgroup.usage_below(&parent)
+    };
+    let groups = sources.map(below);
     let taken = SystemTime::now();
-    let look = |(record, running): Running| {
-        let usage = running
-            .zip(sources)
-            .and_then(|((instance, generation), sources)| {
-                let path = format!("/{}/{instance}", sources.namespace);
-                let group = sources.cgroup.usage(&path)?;
-                let link = links.get(&(sources.link)(instance));
-                Some((generation, group, link.map(|link| link.other_end())))
-            });
+    let look = |(record, running): &Running| {
+        let usage = running.zip(sources).zip(groups.as_ref());
+        let usage = usage.and_then(|(((instance, generation), sources), groups)| {
+            let group = groups.usage(&instance.to_string())?;
+            let link = links.get(&(sources.link)(instance));
+            Some((generation, group, link.map(|link| link.other_end())))
+        });
         let (generation, group, network) = match usage {
             Some((generation, group, network)) => (Some(generation), group, network),
             None => (None, GroupUsage::default(), None),
@@ -84,7 +93,7 @@ fn look(sources: Option<&UsageSources>, wanted: Vec<Running>) -> Vec<UsageView> 
         let instance = running.map_or_else(|| record.instance(), |(instance, _)| instance);
         let log = sources.and_then(|sources| LogCounts::of(&sources.logs, instance));
         UsageView {
-            record,
+            record: Arc::clone(record),
             log,
             generation,
             taken,
@@ -93,5 +102,22 @@ fn look(sources: Option<&UsageSources>, wanted: Vec<Running>) -> Vec<UsageView> 
             network,
         }
     };
-    wanted.into_iter().map(look).collect()
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    let each = wanted
+        .len()
+        .div_ceil(threads.min(THREADS_MAX))
+        .max(EACH_MIN);
+    let mut parts = wanted.chunks(each);
+    let first = parts.next().unwrap_or_default();
+    thread::scope(|scope| {
+        let others: Vec<_> = parts
+            .map(|part| scope.spawn(|| part.iter().map(look).collect::<Vec<_>>()))
+            .collect();
+        let mut all: Vec<_> = first.iter().map(look).collect();
+        for other in others {
+            // One that panicked has told why.
+            all.extend(other.join().unwrap_or_default());
+        }
+        all
+    })
 }
