@@ -175,9 +175,12 @@ pub fn version() -> String {
 /// The whole command line, also for manual pages and completions.
 pub fn command() -> Command {
     let order = ClientOrder::augment_subcommands(Command::new("orders"));
-    let orders = order
-        .get_subcommands()
-        .map(|order| WayFlags::augment_args(order.clone()).args(daemon::place_arguments()));
+    let orders = order.get_subcommands().map(|order| {
+        // The flags have a description of their own, which is not the order's.
+        let about = order.get_about().cloned().unwrap_or_default();
+        let order = WayFlags::augment_args(order.clone()).about(about);
+        order.args(daemon::place_arguments())
+    });
     let version = Command::new("version").about("Shows the version");
     let all = orders.collect::<Vec<_>>().into_iter();
     let all = all

@@ -87,6 +87,15 @@ mod tests {
         let command = command();
         let all: BTreeSet<_> = command.get_subcommands().map(Command::get_name).collect();
         assert_eq!(once, all);
+        let abouts: BTreeSet<_> = command
+            .get_subcommands()
+            .filter_map(|one| Some(one.get_about()?.to_string()))
+            .collect();
+        assert_eq!(
+            abouts.len(),
+            all.len(),
+            "each says what it does: {abouts:?}"
+        );
     }
 
     #[test]

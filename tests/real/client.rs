@@ -336,8 +336,28 @@ async fn programs_files_volumes_and_secrets_go_through_orders() {
             .starts_with("pw")
     );
     assert_eq!(shows(&stand, "secret rm pw"), "pw\n");
+    assert!(offered(&stand, "chas-node-agent expl").contains("explain"));
+    assert!(offered(&stand, "chas-node-agent explain b").contains("box"));
+    assert!(offered(&stand, "chas-node-agent volume rm d").contains("data"));
     let stand = gone_agent(stand).await;
+    assert_eq!(offered(&stand, "chas-node-agent explain nobody"), "");
     stand.end().await;
+}
+
+/// Words that a shell is offered for the last one of a line.
+fn offered(stand: &Stand, line: &str) -> String {
+    let words: Vec<_> = line.split(' ').collect();
+    let output = Command::new("timeout")
+        .args(["100", PROGRAM, "--"])
+        .args(&words)
+        .env_clear()
+        .envs(stand.agent.environment())
+        .env("PATH", "/usr/bin:/bin")
+        .env("COMPLETE", "bash")
+        .env("_CLAP_COMPLETE_INDEX", (words.len() - 1).to_string())
+        .output()
+        .unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
 }
 
 /// What is told where no agent answers; it is back afterwards.
