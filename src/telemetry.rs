@@ -120,6 +120,7 @@ pub fn start(logging: &LoggingSection, journal: Option<&OsStr>) -> Result<Log, T
             .with_env_filter(filter)
             .with_writer(JournalWriter(socket))
             .with_ansi(false)
+            .log_internal_errors(false)
             .event_format(JournalFields(journal_format()))
             .with_filter_reloading();
         let handle = subscriber.reload_handle();
@@ -185,6 +186,8 @@ where
             to,
             colours: medium == Medium::Terminal,
         })
+        // It would tell of a line that stderr did not take on stderr, and panic.
+        .log_internal_errors(false)
         .with_ansi(medium == Medium::Terminal);
     let (level, started): (SetLevel, _) = match (format, medium) {
         (LogFormat::Json, _) => {

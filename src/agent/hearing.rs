@@ -32,6 +32,8 @@ const SILENT_CALLS_MAX: u32 = 6;
 const CALL: &[u8] = b"GET /livez HTTP/1.0\r\n\r\n";
 /// Part of the kernel's list of sockets that is read: those that listen stand in front.
 const LISTENERS_BYTES_MAX: u64 = 256 << 10;
+/// Part of that list in which a connection is looked for: some 25,000 sockets.
+const SOCKETS_BYTES_MAX: u64 = 4 << 20;
 
 /// Address at which a door is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,7 +150,7 @@ pub(super) fn watch(
 async fn called(address: &DoorAddress, answer_max: Duration) -> Heard {
     match address {
         DoorAddress::Socket(path) => match timeout(answer_max, UnixStream::connect(path)).await {
-            Ok(Ok(stream)) => answered(stream, answer_max).await,
+            Ok(Ok(mut stream)) => answered(&mut stream, answer_max).await,
             Ok(Err(error)) if error.kind() == io::ErrorKind::WouldBlock => {
                 Heard::No("nobody takes the connections that wait")
             }
@@ -158,10 +160,20 @@ async fn called(address: &DoorAddress, answer_max: Duration) -> Heard {
         DoorAddress::Tcp(address) => {
             let address = own(*address);
             match timeout(answer_max, TcpStream::connect(address)).await {
-                Ok(Ok(stream)) => answered(stream, answer_max).await,
+                Ok(Ok(mut stream)) => {
+                    let heard = answered(&mut stream, answer_max).await;
+                    let own_port = stream.local_addr().map_or(0, |own| own.port());
+                    // A rule of the host or a floating address may lead the call to somebody else.
+                    match heard {
+                        Heard::No(_) if !is_here((address.port(), own_port), answer_max).await => {
+                            Heard::Unknown
+                        }
+                        Heard::Yes | Heard::No(_) | Heard::Unknown => heard,
+                    }
+                }
                 Ok(Err(error)) => unconnected(&error),
                 // A firewall may be in the way of it, or a full line in front of the door.
-                Err(_) if is_line_full(address.port()).await => {
+                Err(_) if is_line_full(address.port(), answer_max).await => {
                     Heard::No("nobody takes the connections that wait")
                 }
                 Err(_) => Heard::Unknown,
@@ -183,7 +195,10 @@ fn unconnected(error: &io::Error) -> Heard {
     }
 }
 
-async fn answered(mut stream: impl AsyncRead + AsyncWrite + Unpin, answer_max: Duration) -> Heard {
+async fn answered(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    answer_max: Duration,
+) -> Heard {
     let asking = async {
         // A door that closes before it reads has heard, too.
         let _or_closed = stream.write_all(CALL).await;
@@ -208,18 +223,46 @@ fn own(address: SocketAddr) -> SocketAddr {
 }
 
 /// Whether connections wait at this port of the host that nobody takes.
-async fn is_line_full(port: u16) -> bool {
+async fn is_line_full(port: u16, answer_max: Duration) -> bool {
+    let holds = move |list: &str| has_line(list, port);
+    is_listed(LISTENERS_BYTES_MAX, answer_max, holds).await
+}
+
+/// Whether the other end of a connection between these ports, the door's and the caller's, is on this
+/// host, and in its network.
+async fn is_here(ports: (u16, u16), answer_max: Duration) -> bool {
+    let holds = move |list: &str| has_connection(list, ports);
+    is_listed(SOCKETS_BYTES_MAX, answer_max, holds).await
+}
+
+/// Whether it holds of one of the kernel's lists of sockets, as far as that is read in time.
+async fn is_listed(
+    bytes_max: u64,
+    answer_max: Duration,
+    holds: impl Fn(&str) -> bool + Send + 'static,
+) -> bool {
     let look = move || {
         let lists = ["/proc/self/net/tcp", "/proc/self/net/tcp6"];
         lists.iter().any(|path| {
             let mut text = String::new();
             let read = std::fs::File::open(path).and_then(|file| {
-                io::Read::read_to_string(&mut io::Read::take(file, LISTENERS_BYTES_MAX), &mut text)
+                io::Read::read_to_string(&mut io::Read::take(file, bytes_max), &mut text)
             });
-            read.is_ok() && has_line(&text, port)
+            read.is_ok() && holds(&text)
         })
     };
-    tokio::task::spawn_blocking(look).await.unwrap_or(false)
+    let looked = timeout(answer_max, tokio::task::spawn_blocking(look)).await;
+    looked.is_ok_and(|looked| looked.unwrap_or(false))
+}
+
+/// Whether the list has the end at a door of a connection between these ports.
+fn has_connection(list: &str, (door, caller): (u16, u16)) -> bool {
+    let (door, caller) = (format!(":{door:04X}"), format!(":{caller:04X}"));
+    list.lines().skip(1).any(|line| {
+        let mut words = line.split_ascii_whitespace().skip(1);
+        let ends = words.next().zip(words.next());
+        ends.is_some_and(|(own, other)| own.ends_with(&door) && other.ends_with(&caller))
+    })
 }
 
 /// Whether the list (proc(5), `/proc/net/tcp`) has a socket that listens at the port, with connections
@@ -324,6 +367,9 @@ mod tests {
             assert_eq!(has_line(list, port), expected, "{port:x}");
         }
         assert!(!has_line("", 1) && !has_line("x\ny z\n", 1));
+        for (ports, expected) in [((0x2384, 0x9999), true), ((0x9999, 0x2384), false)] {
+            assert_eq!(has_connection(list, ports), expected, "{ports:?}");
+        }
     }
 
     #[test]

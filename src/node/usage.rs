@@ -4,10 +4,11 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::AgentNode;
@@ -17,6 +18,9 @@ use crate::logs::counts::LogCounts;
 use crate::monitor::links::link_usage;
 use crate::view::UsageView;
 
+/// Looks at the logs' counts at once, and the longest wait for a place.
+static LOG_LOOKS: Semaphore = Semaphore::const_new(2);
+const LOGS_WITHIN: Duration = Duration::from_millis(500);
 /// Threads that look at once. Each container costs some fifty microseconds.
 const THREADS_MAX: usize = 4;
 /// Containers for which a further thread is worth its start.
@@ -52,7 +56,14 @@ impl AgentNode {
         let mut wanted: Vec<_> = records.map(running).collect();
         wanted.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
         let sources = self.usage.clone();
-        let looking = tokio::task::spawn_blocking(move || look(sources.as_deref(), &wanted));
+        // A disk of logs that hangs keeps a few threads, and not one more at each look.
+        let with_logs = tokio::time::timeout(LOGS_WITHIN, LOG_LOOKS.acquire()).await;
+        let with_logs = with_logs.ok().and_then(Result::ok);
+        let looking = tokio::task::spawn_blocking(move || {
+            let found = look(sources.as_deref(), &wanted, with_logs.is_some());
+            drop(with_logs);
+            found
+        });
         // It ends by a panic or with the agent.
         looking.await.unwrap_or_default()
     }
@@ -71,7 +82,7 @@ impl AgentNode {
 
 type Running = (Arc<Record>, Option<(InstanceName, u64)>);
 
-fn look(sources: Option<&UsageSources>, wanted: &[Running]) -> Vec<UsageView> {
+fn look(sources: Option<&UsageSources>, wanted: &[Running], with_logs: bool) -> Vec<UsageView> {
     let links = link_usage().unwrap_or_default();
     let below = |sources: &UsageSources| {
         let parent = format!("/{}", sources.namespace);
@@ -91,7 +102,8 @@ fn look(sources: Option<&UsageSources>, wanted: &[Running]) -> Vec<UsageView> {
             None => (None, GroupUsage::default(), None),
         };
         let instance = running.map_or_else(|| record.instance(), |(instance, _)| instance);
-        let log = sources.and_then(|sources| LogCounts::of(&sources.logs, instance));
+        let logs = sources.filter(|_| with_logs);
+        let log = logs.and_then(|sources| LogCounts::of(&sources.logs, instance));
         UsageView {
             record: Arc::clone(record),
             log,

@@ -73,8 +73,12 @@ impl LogFile {
     fn write(&self, line: &[u8]) {
         let mut open = self.lock();
         let length = line.len() as u64;
-        let size = open.file.metadata().map_or(0, |data| data.size());
-        if size > 0 && size.saturating_add(length) > self.bounds.bytes_max {
+        let (size, links) = open
+            .file
+            .metadata()
+            .map_or((0, 1), |data| (data.size(), data.nlink()));
+        // What has no name any more is read by nobody.
+        if links == 0 || size > 0 && size.saturating_add(length) > self.bounds.bytes_max {
             self.rotate(&mut open);
         }
         let size = open.file.metadata().map_or(0, |data| data.size());
@@ -119,7 +123,13 @@ impl LogFile {
     fn begin(&self, open: &WrittenFile) -> io::Result<Option<File>> {
         let data = open.file.metadata()?;
         // What the path stands for, where it is a link.
-        let path = fs::canonicalize(&self.path)?;
+        let path = match fs::canonicalize(&self.path) {
+            // It was removed, or moved away, and nothing put in its place.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return append_or_create(&self.path).map(Some);
+            }
+            path => path?,
+        };
         let there = fs::metadata(&path)?;
         if !data.is_file() {
             return Ok(None);
@@ -140,7 +150,12 @@ impl LogFile {
         // The owner first: another's file would lose bits of its mode by it.
         let _as_far_as_it_goes = fchown(&file, Some(data.uid()), Some(data.gid()));
         file.set_permissions(Permissions::from_mode(data.mode() & 0o777))?;
-        for number in (1..self.bounds.files_max.saturating_sub(1)).rev() {
+        // Up to the first number that is free: where the log itself cannot be moved, the others are moved
+        // once, and not lost one after the other.
+        let last = self.bounds.files_max.saturating_sub(1);
+        let is_free = |number: &u32| !beside(&path, &number.to_string()).exists();
+        let free = (1..last).find(is_free).unwrap_or(last);
+        for number in (1..free).rev() {
             let (from, to) = (number.to_string(), (number + 1).to_string());
             moved(&beside(&path, &from), &beside(&path, &to))?;
         }

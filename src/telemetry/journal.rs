@@ -21,6 +21,7 @@ use rustix::net::{
     SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketAddrUnix, sendmsg_addr, sendto,
 };
 use state::text;
+use tokio::time::Instant;
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::fmt::format::{Format, Full, Writer};
@@ -37,8 +38,10 @@ const VALUE_BYTES_MAX: usize = 512 << 10;
 const NAME_BYTES_MAX: usize = 64;
 /// Fields of one event beside the agent's own, at most.
 const FIELDS_MAX: usize = 32;
-/// Time that an event waits for a journal that takes nothing. The events after it do not wait.
+/// Time that an event waits for a journal that takes nothing.
 const PATIENCE: Duration = Duration::from_millis(500);
+/// Seconds after such a wait in which no other event waits.
+const IMPATIENT_S: u64 = 30;
 /// Names that mean something of their own in a journal.
 const RESERVED: [&str; 12] = [
     "MESSAGE",
@@ -160,8 +163,11 @@ fn name(field: &str) -> String {
 pub(super) struct JournalSocket {
     socket: UnixDatagram,
     address: SocketAddrUnix,
-    /// Events that journald did not take since it took one.
+    /// Events that journald did not take, and that it was not told of yet.
     lost: AtomicU64,
+    opened: Instant,
+    /// Seconds after that until which nothing is waited for.
+    impatient_until: AtomicU64,
 }
 
 impl JournalSocket {
@@ -174,11 +180,16 @@ impl JournalSocket {
             socket: UnixDatagram::unbound()?,
             address: SocketAddrUnix::new(path)?,
             lost: AtomicU64::new(0),
+            opened: Instant::now(),
+            impatient_until: AtomicU64::new(0),
         };
         opened.socket.set_write_timeout(Some(PATIENCE))?;
         // An empty datagram is no entry, and tells whether anybody is there.
-        opened.send(b"", SendFlags::NOSIGNAL)?;
-        Ok(Arc::new(opened))
+        match opened.send(b"", SendFlags::NOSIGNAL) {
+            // One that is busy, as at boot, is there.
+            Err(error) if error.kind() != io::ErrorKind::WouldBlock => Err(error),
+            Ok(()) | Err(_) => Ok(Arc::new(opened)),
+        }
     }
 
     fn send(&self, entry: &[u8], flags: SendFlags) -> io::Result<()> {
@@ -205,11 +216,17 @@ impl JournalSocket {
 
     /// Sends an entry. One that journald does not take is counted, and told of once it takes one again.
     fn write(&self, entry: &[u8]) {
-        let lost = self.lost.load(Ordering::Relaxed);
         let mut flags = SendFlags::NOSIGNAL;
-        flags.set(SendFlags::DONTWAIT, lost > 0);
+        let now = self.opened.elapsed().as_secs();
+        flags.set(
+            SendFlags::DONTWAIT,
+            now < self.impatient_until.load(Ordering::Relaxed),
+        );
         if self.send(entry, flags).is_err() {
             self.lost.fetch_add(1, Ordering::Relaxed);
+            // A journald that is slow is waited for once, and not by each thread at each entry.
+            let until = now.saturating_add(IMPATIENT_S);
+            self.impatient_until.store(until, Ordering::Relaxed);
             return;
         }
         let lost = self.lost.swap(0, Ordering::Relaxed);
@@ -221,7 +238,9 @@ impl JournalSocket {
             );
             told.put("PRIORITY", &super::priority(Level::WARN).to_string());
             told.put("SYSLOG_IDENTIFIER", IDENTIFIER);
-            let _told_next_time = self.send(told.0.as_bytes(), flags);
+            if self.send(told.0.as_bytes(), flags).is_err() {
+                self.lost.fetch_add(lost, Ordering::Relaxed);
+            }
         }
     }
 }
