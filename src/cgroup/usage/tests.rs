@@ -1,0 +1,115 @@
+use std::fs;
+
+use super::*;
+
+fn written(files: &[(&str, &str)]) -> tempfile::TempDir {
+    let root = tempfile::tempdir().unwrap();
+    for (file, text) in files {
+        let file = root.path().join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, text).unwrap();
+    }
+    root
+}
+
+#[test]
+fn version_1_counts_by_controller_in_ticks_and_nanoseconds() {
+    let root = written(&[
+        ("cpuacct/chas/a-1/cpuacct.usage", "1500000000\n"),
+        ("cpuacct/chas/a-1/cpuacct.stat", "user 120\nsystem 30\n"),
+        (
+            "cpu/chas/a-1/cpu.stat",
+            "nr_periods 10\nnr_throttled 4\nthrottled_time 250000000\n",
+        ),
+        ("memory/chas/a-1/memory.usage_in_bytes", "1000\n"),
+        (
+            "memory/chas/a-1/memory.stat",
+            "inactive_file 1\ntotal_inactive_file 400\ntotal_swap 7\n",
+        ),
+        (
+            "memory/chas/a-1/memory.limit_in_bytes",
+            "9223372036854771712\n",
+        ),
+        (
+            "memory/chas/a-1/memory.oom_control",
+            "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
+        ),
+        ("pids/chas/a-1/pids.current", "3\n"),
+        ("pids/chas/a-1/pids.max", "4096\n"),
+        (
+            "blkio/chas/a-1/blkio.throttle.io_service_bytes_recursive",
+            "8:0 Read 100\n8:0 Write 50\n8:16 Read 1\nTotal 151\n",
+        ),
+        (
+            "blkio/chas/a-1/blkio.throttle.io_serviced_recursive",
+            "8:0 Read 2\n8:0 Write 1\nTotal 3\n",
+        ),
+    ]);
+    let v1 = Cgroup::V1 { swap: true };
+    let found = v1.usage_in(root.path(), "chas").usage("a-1").unwrap();
+    let cpu = CpuUsage {
+        total: Duration::from_millis(1500),
+        user: Duration::from_millis(1200),
+        system: Duration::from_millis(300),
+        periods: 10,
+        throttled_periods: 4,
+        throttled: Duration::from_millis(250),
+    };
+    assert_eq!(found.cpu, Some(cpu));
+    let memory = MemoryUsage {
+        used: 1000,
+        working_set: 600,
+        limit: None,
+        swap: Some(7),
+        kills: 2,
+    };
+    assert_eq!(found.memory, Some(memory));
+    let pids = PidUsage {
+        count: 3,
+        limit: Some(4096),
+    };
+    assert_eq!(found.pids, Some(pids));
+    let disk = DiskUsage {
+        read: 101,
+        written: 50,
+        reads: 2,
+        writes: 1,
+    };
+    assert_eq!(found.disk, Some(disk));
+    assert_eq!(v1.usage_in(root.path(), "chas").usage("b-1"), None);
+}
+
+#[test]
+fn version_2_counts_in_one_tree_and_has_a_word_for_no_limit() {
+    let root = written(&[
+        (
+            "chas/a-1/cpu.stat",
+            "usage_usec 1500000\nuser_usec 1200000\nsystem_usec 300000\nnr_periods 0\n",
+        ),
+        ("chas/a-1/memory.current", "1000\n"),
+        ("chas/a-1/memory.stat", "anon 500\ninactive_file 300\n"),
+        ("chas/a-1/memory.max", "2000\n"),
+        ("chas/a-1/memory.events", "oom 1\noom_kill 1\n"),
+        ("chas/a-1/pids.current", "3\n"),
+        ("chas/a-1/pids.max", "max\n"),
+        (
+            "chas/a-1/io.stat",
+            "8:0 rbytes=100 wbytes=50 rios=2 wios=1 dbytes=9 dios=9\n8:16 rbytes=1 wbytes=0 rios=1 wios=0\n",
+        ),
+    ]);
+    let found = Cgroup::V2
+        .usage_in(root.path(), "chas")
+        .usage("a-1")
+        .unwrap();
+    let cpu = found.cpu.unwrap();
+    assert_eq!(cpu.total, Duration::from_millis(1500));
+    assert_eq!((cpu.periods, cpu.throttled), (0, Duration::ZERO));
+    let memory = found.memory.unwrap();
+    assert_eq!((memory.used, memory.working_set), (1000, 700));
+    assert_eq!((memory.limit, memory.swap), (Some(2000), None));
+    assert_eq!(memory.kills, 1);
+    assert_eq!(found.pids.unwrap().limit, None);
+    let disk = found.disk.unwrap();
+    assert_eq!((disk.read, disk.reads), (101, 3));
+    assert_eq!(Cgroup::V2.usage_in(root.path(), "chas").usage("b-1"), None);
+}
