@@ -85,6 +85,28 @@ mod tests {
 
     use super::*;
 
+    /// Writer that a full disk is behind, or a pipe that nobody reads.
+    struct Full;
+
+    impl io::Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_not_taken_is_no_error_of_whoever_logs() {
+        let mut line = PlainLine {
+            to: Full,
+            colours: false,
+        };
+        assert_eq!(io::Write::write(&mut line, b"line\n").unwrap(), 5);
+    }
+
     /// Lines that a log has after events with what an image may say.
     fn written(json: bool, colours: bool) -> String {
         const FORGED: &str = "x\u{1b}[31m\u{1b}[8m\u{9b}2J\u{7}\u{202e}\u{2028}\r\n<3>2026-01-01T00:00:00Z ERROR FORGED";
