@@ -431,8 +431,11 @@ async fn a_node_that_is_cut_off_goes_on_reboots_and_comes_back_and_restarts_noth
         (&a_alone["a-one"], &a_alone["a-two"])
     );
     let a_calls = a.calls().split_off(a_calls);
+    // After a long silence a poll goes ahead where the report before it failed.
     assert!(
-        a_calls[0] == "report" && a_calls.contains(&"poll") && !a_calls.contains(&"register"),
+        a_calls[..2].contains(&"report")
+            && a_calls.contains(&"poll")
+            && !a_calls.contains(&"register"),
         "{a_calls:?}"
     );
 

@@ -20,7 +20,7 @@ containerd -c /run/containerd.toml &
 export NODE_PORT=8090 CHAS_LISTEN=0.0.0.0 CHAS_STATE_DIR=/state CHAS_TOKEN="$(word token)" CHAS_REGISTRY_INSECURE="$(word registry)"
 export NODE_ID=vm LOG_LEVEL=DEBUG CHAS_PLAIN_HTTP=true
 while :; do
-    agent
+    agent daemon
     echo "agent ended: $?"
     sleep 1
 done
