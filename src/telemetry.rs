@@ -221,8 +221,8 @@ where
     Ok(level)
 }
 
-/// Format for stderr where that is the journal and journald's socket is not there. The journal adds the time itself and takes the level as a prefix
-/// (sd-daemon(3)), so that `journalctl -p err` works.
+/// Format for stderr where that is the journal and journald's socket is not there. The journal adds
+/// the time itself and takes the level as a prefix (sd-daemon(3)), so that `journalctl -p err` works.
 struct JournalFormat(Format<Full, ()>);
 
 impl<S, N> FormatEvent<S, N> for JournalFormat

@@ -76,18 +76,32 @@ pub(super) async fn all(
             false => awaiting(request, change.awaited(), flags.timeout),
         };
         let done = async { agent.read(agent.open_answer(request).await?).await }.await;
-        match done {
-            Ok(told) if screen.json => screen.value(&told)?,
-            Ok(_) => screen.line(name)?,
-            // Without an agent none of the others can be changed either.
-            Err(error) if refusal(&error).is_none() => return Err(error),
-            Err(error) => {
-                screen.tell(&format!("{name}: {error:#}"));
-                code = EXIT_FAILED;
-            }
+        match unless_refused(done, name, &mut code, screen)? {
+            Some(told) if screen.json => screen.value(&told)?,
+            Some(_) => screen.line(name)?,
+            None => {}
         }
     }
     Ok(code)
+}
+
+/// The answer about one of several. One that the agent refused is told, and the others go on; without an
+/// agent none of the others can be done either.
+pub(super) fn unless_refused(
+    done: anyhow::Result<Value>,
+    name: &str,
+    code: &mut u8,
+    screen: Screen,
+) -> anyhow::Result<Option<Value>> {
+    match done {
+        Ok(told) => Ok(Some(told)),
+        Err(error) if refusal(&error).is_none() => Err(error),
+        Err(error) => {
+            screen.tell(&format!("{name}: {error:#}"));
+            *code = EXIT_FAILED;
+            Ok(None)
+        }
+    }
 }
 
 /// Removes each of them. Those that run are asked about.

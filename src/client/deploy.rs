@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use state::text;
 
 use super::agent::{Agent, TIMEOUT};
-use super::change::{awaiting, key};
+use super::change::{awaiting, key, unless_refused};
 use super::fault::{EXIT_FAILED, EXIT_FOUND, refusal};
 use super::look::{change, steps};
 use super::order::{ApplyFlags, DeployFlags, DiffFlags};
@@ -40,18 +40,15 @@ pub(super) async fn deploy(
             Some(state) => awaiting(request, state.as_str(), flags.timeout),
             None => request.timeout(TIMEOUT),
         };
-        match async { agent.read(agent.open_answer(request).await?).await }.await {
-            Ok(told) if screen.json => screen.value(&told)?,
-            Ok(told) => {
+        let done = async { agent.read(agent.open_answer(request).await?).await }.await;
+        match unless_refused(done, &name, &mut code, screen)? {
+            Some(told) if screen.json => screen.value(&told)?,
+            Some(told) => {
                 let generation = &told["generation"];
                 let status = text::shown(told["status"].as_str().unwrap_or("stored"), 100);
                 screen.line(&format!("{name}: generation {generation}, {status}"))?;
             }
-            Err(error) if refusal(&error).is_none() => return Err(error),
-            Err(error) => {
-                screen.tell(&format!("{name}: {error:#}"));
-                code = EXIT_FAILED;
-            }
+            None => {}
         }
     }
     Ok(code)

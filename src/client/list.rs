@@ -1,6 +1,6 @@
 //! `ps`: the containers of a node, one a line.
 
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use anyhow::bail;
 use serde_json::{Value, json};
@@ -8,7 +8,7 @@ use state::text;
 
 use super::agent::Agent;
 use super::order::ListFlags;
-use super::screen::{Colour, Screen};
+use super::screen::{Colour, LOOK_EACH, Screen};
 use super::table::{Cell, TextTable};
 use super::times::{bytes, since, until};
 
@@ -18,10 +18,6 @@ const PAGE: &str = "500";
 const CONTAINERS_MAX: usize = 100_000;
 /// Characters of an id that docker shows.
 const ID_CHARS: usize = 12;
-/// Time between two looks of `--watch`.
-const LOOK_EACH: Duration = Duration::from_secs(2);
-/// Clears a terminal, and goes to its begin.
-const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 /// Parameters of the list that filter.
 const FILTERS: [&str; 4] = ["name", "label", "status", "owner"];
 
@@ -37,7 +33,7 @@ pub(super) async fn list(agent: &Agent, flags: &ListFlags, screen: Screen) -> an
             .collect();
         let is_watched = flags.watch && screen.is_terminal && !screen.json;
         if is_watched {
-            screen.write(CLEAR)?;
+            screen.clear()?;
         }
         show(&shown, flags, screen)?;
         if !flags.watch {

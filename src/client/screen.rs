@@ -2,10 +2,13 @@
 
 use std::io::{self, BufRead as _, ErrorKind, IsTerminal as _, Write as _};
 use std::os::fd::AsFd as _;
+use std::time::Duration;
 
 use serde_json::Value;
 use state::text;
 
+/// Time between two looks of what is shown anew.
+pub(super) const LOOK_EACH: Duration = Duration::from_secs(2);
 /// Columns of a terminal that does not say how many it has.
 const COLUMNS: usize = 80;
 
@@ -55,6 +58,11 @@ impl Screen {
         let columns = size.map_or(0, |size| usize::from(size.ws_col));
         self.is_terminal
             .then_some(if columns == 0 { COLUMNS } else { columns })
+    }
+
+    /// Clears a terminal, and goes to its begin.
+    pub(crate) fn clear(self) -> io::Result<()> {
+        self.write("\u{1b}[H\u{1b}[2J")
     }
 
     /// Writes text as it is.

@@ -50,12 +50,12 @@ async fn list(agent: &Agent, screen: Screen) -> anyhow::Result<()> {
     let mut table = TextTable::new(&["SECRET", "UPDATED", "USED BY"]);
     let now = SystemTime::now();
     for one in told["secrets"].as_array().into_iter().flatten() {
-        let users = one["used_by"].as_array().into_iter().flatten();
-        let users: Vec<_> = users.filter_map(|name| name.as_str()).collect();
         let updated = since(&one["updated"], now).map(|ago| format!("{ago} ago"));
-        let name = one["name"].as_str().unwrap_or_default().to_owned();
-        let row = [name, updated.unwrap_or_default(), users.join(", ")];
-        table.push(row.map(Cell::new).into());
+        table.push(vec![
+            Cell::new(one["name"].as_str().unwrap_or_default()),
+            Cell::new(updated.unwrap_or_default()),
+            Cell::names(&one["used_by"]),
+        ]);
     }
     Ok(screen.write(&table.text(screen, screen.columns()))?)
 }

@@ -1,19 +1,12 @@
 //! `stats`: what containers use, as docker shows it.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::agent::Agent;
 use super::order::StatFlags;
-use super::screen::Screen;
+use super::screen::{LOOK_EACH, Screen};
 use super::table::{Cell, TextTable};
 use super::times::bytes;
-
-/// Time between two looks.
-const LOOK_EACH: Duration = Duration::from_secs(2);
-/// Clears a terminal, and goes to its begin.
-const CLEAR: &str = "\u{1b}[H\u{1b}[2J";
 
 /// Shows what containers use; on a terminal anew each two seconds.
 pub(super) async fn stats(agent: &Agent, flags: &StatFlags, screen: Screen) -> anyhow::Result<()> {
@@ -24,7 +17,7 @@ pub(super) async fn stats(agent: &Agent, flags: &StatFlags, screen: Screen) -> a
             screen.value(&json!({"containers": all}))?;
         } else {
             if !is_once {
-                screen.write(CLEAR)?;
+                screen.clear()?;
             }
             screen.write(&table(&all).text(screen, screen.columns()))?;
         }

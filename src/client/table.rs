@@ -1,5 +1,6 @@
 //! Tables: columns as wide as what is in them, and cut where a terminal ends.
 
+use serde_json::Value;
 use state::text;
 
 use super::screen::{Colour, Screen};
@@ -28,6 +29,13 @@ impl Cell {
             text: text::shown(text.as_ref(), CELL_CHARS_MAX).into_owned(),
             colour,
         }
+    }
+
+    /// Names of a list.
+    pub(super) fn names(list: &Value) -> Self {
+        let names = list.as_array().into_iter().flatten();
+        let names: Vec<_> = names.filter_map(Value::as_str).collect();
+        Self::new(names.join(", "))
     }
 
     fn width(&self) -> usize {

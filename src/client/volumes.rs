@@ -7,7 +7,8 @@ use reqwest::{Body, Method};
 use tokio_util::io::ReaderStream;
 
 use super::agent::Agent;
-use super::fault::{EXIT_FAILED, refusal};
+use super::change::unless_refused;
+use super::fault::EXIT_FAILED;
 use super::order::VolumeOrder;
 use super::screen::{Screen, asks, input};
 use super::table::{Cell, TextTable};
@@ -49,21 +50,14 @@ async fn list(agent: &Agent, screen: Screen) -> anyhow::Result<()> {
     let mut table = TextTable::new(&["VOLUME", "MADE", "LIMIT", "USED BY"]);
     let now = SystemTime::now();
     for one in told["volumes"].as_array().into_iter().flatten() {
-        let users = one["used_by"].as_array().into_iter().flatten();
-        let users: Vec<_> = users.filter_map(|name| name.as_str()).collect();
         let made = since(&one["made_at"], now).map(|ago| format!("{ago} ago"));
-        table.push(
-            [
-                one["name"].as_str().unwrap_or_default().to_owned(),
-                made.unwrap_or_default(),
-                one["limit_bytes"]
-                    .as_u64()
-                    .map_or_else(|| "-".to_owned(), bytes),
-                users.join(", "),
-            ]
-            .map(Cell::new)
-            .into(),
-        );
+        let limit = one["limit_bytes"].as_u64().map(bytes);
+        table.push(vec![
+            Cell::new(one["name"].as_str().unwrap_or_default()),
+            Cell::new(made.unwrap_or_default()),
+            Cell::new(limit.as_deref().unwrap_or("-")),
+            Cell::names(&one["used_by"]),
+        ]);
     }
     Ok(screen.write(&table.text(screen, screen.columns()))?)
 }
@@ -97,13 +91,8 @@ pub(super) async fn each(
         let removed = agent
             .answer(agent.request(Method::DELETE, &[kind, name]))
             .await;
-        match removed {
-            Ok(_) => screen.line(name)?,
-            Err(error) if refusal(&error).is_none() => return Err(error),
-            Err(error) => {
-                screen.tell(&format!("{name}: {error:#}"));
-                code = EXIT_FAILED;
-            }
+        if unless_refused(removed, name, &mut code, screen)?.is_some() {
+            screen.line(name)?;
         }
     }
     Ok(code)
