@@ -1,13 +1,15 @@
 # shellcheck shell=bash
 # Sourced by quickstart and bench: functions that start a whole node (containerd, a registry, the agent) in the directory
 # NODE, and remove it. The host's own containerd is not touched.
+# What is chosen once (ports, the subnet) and what a person may change (configuration, tokens, sets) is kept as long as the
+# node exists.
 
 REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # These names differ from those of another clone, and of an agent installed on this host.
 TAG=$(printf %s "$NODE" | cksum | cut -d' ' -f1)
 NAMESPACE=quickstart-$TAG
 BRIDGE=qs$TAG
-# cargo's profile: `PROFILE=dev contrib/quickstart` compiles less, `PROFILE=release` more.
+# cargo's profile: `PROFILE=release contrib/quickstart` makes the program that is shipped, in a quarter of an hour.
 PROFILE=${PROFILE:-quick}
 SOCKET=$NODE/containerd/containerd.sock
 # shellcheck source=contrib/packages.sh
@@ -64,10 +66,10 @@ check_host() {
         fail "$REPOSITORY is on an overlay file system (inside a container?), on which containerd cannot mount another: clone onto a disk."
 }
 
-# build_agent [MORE...]: builds the agent with cargo, as the clone's owner if the owner called sudo, and sets AGENT. MORE are
-# further arguments of cargo, such as `--example chas-api`.
+# build_agent [PROGRAM...]: builds the agent and these programs of the workspace (chas-api) with cargo, as the clone's owner if
+# the owner called sudo, and sets AGENT. Nothing is built that only tests need.
 build_agent() {
-    local cargo=cargo as=()
+    local cargo=cargo as=() packages=() program
     if [[ -n ${SUDO_USER:-} && $(stat -c %U "$REPOSITORY") == "$SUDO_USER" ]]; then
         as=(runuser -u "$SUDO_USER" -- env "HOME=$(getent passwd "$SUDO_USER" | cut -d: -f6)")
         # shellcheck disable=SC2016 # the owner's HOME, not root's
@@ -76,7 +78,8 @@ build_agent() {
         cargo=$(PATH=$HOME/.cargo/bin:$PATH command -v cargo || true)
     fi
     [[ -n $cargo ]] || fail "cargo is missing: install Rust from https://rustup.rs"
-    (cd "$REPOSITORY" && "${as[@]}" env "PATH=$(dirname "$cargo"):$PATH" "$cargo" build --profile "$PROFILE" --bin chas-node-agent "$@")
+    for program in chas-node-agent "$@"; do packages+=(--package "$program" --bin "$program"); done
+    (cd "$REPOSITORY" && "${as[@]}" env "PATH=$(dirname "$cargo"):$PATH" "$cargo" build --profile "$PROFILE" "${packages[@]}")
     local target
     target=$(cd "$REPOSITORY" && "${as[@]}" env "PATH=$(dirname "$cargo"):$PATH" "$cargo" metadata --format-version 1 --no-deps | jq -r .target_directory)
     AGENT=$target/${PROFILE/#dev/debug}/chas-node-agent
@@ -97,7 +100,8 @@ launch() {
     if alive "$name"; then
         say "$name runs already"
     else
-        setsid "$@" >>"$NODE/$name.log" 2>&1 </dev/null &
+        # The lock of `alone` is this script's, not the program's.
+        setsid "$@" >>"$NODE/$name.log" 2>&1 </dev/null 9>&- &
         local pid=$!
         # If the process has ended already, `alive` notices.
         echo "$pid $(cut -d' ' -f22 "/proc/$pid/stat" 2>/dev/null)" >"$NODE/$name.pid"
@@ -129,6 +133,15 @@ stop() {
     kill -9 "$pid" 2>/dev/null || true
 }
 
+# alone COMMAND...: runs a command while no other node of this host does so: two that begin at once choose different ports and
+# subnets, since each has taken its own before the other looks. What the command sets stays set.
+alone() {
+    exec 9>/run/chas-quickstart.lock
+    flock --timeout 120 9 || fail "another quickstart of this host has been choosing its ports for two minutes: end it, or wait (fuser -v /run/chas-quickstart.lock)"
+    "$@"
+    exec 9>&-
+}
+
 # is_free PORT: whether nobody listens on a TCP port of this host, nor answers there by a rule of the firewall.
 is_free() {
     local listening
@@ -137,17 +150,24 @@ is_free() {
 }
 
 # choose_port NAME FIRST: a free TCP port from FIRST up; the same one as long as the node exists. The process NAME may have
-# it already.
+# it already. As long as nothing is configured by it, one that is lost to another program is chosen anew.
 choose_port() {
     local file=$NODE/$1.port port=$2
-    if [[ ! -s $file ]]; then
-        until is_free "$port"; do port=$((port + 1)); done
-        echo "$port" >"$file"
+    if [[ -s $file ]]; then
+        port=$(cat "$file")
+        if owns "$1" "$port" || is_free "$port"; then
+            echo "$port"
+            return
+        fi
+        [[ ! -s $NODE/node-agent.yaml ]] ||
+            fail "Port $port, which this node's $1 had before, is another program's now (ss -ltnp; nft list ruleset): end that one, or remove the node with --down and start again."
+        port=$2
     fi
-    port=$(cat "$file")
-    owns "$1" "$port" || is_free "$port" ||
-        fail "Port $port, which this node's $1 had before, is another program's now (ss -ltnp; nft list ruleset): end that one, or remove the node with --down and start again."
-    echo "$port"
+    until is_free "$port"; do
+        port=$((port + 1))
+        [[ $port -lt $(($2 + 1000)) ]] || fail "No port of this host is free from $2 to $port: ss -ltnp"
+    done
+    echo "$port" | tee "$file"
 }
 
 # free_subnet CANDIDATE/24...: prints the first that no interface and no route of this host has. A route to a larger network
@@ -259,7 +279,7 @@ start_chas() {
     # A node without any set polls only every ten minutes.
     [[ -e $NODE/sets/quickstart.yaml ]] || printf '%s\n' "$EMPTY_SET" 'containers: []' >"$NODE/sets/quickstart.yaml"
     launch chas "owns chas $port && curl -fs $CHAS/livez" env "CHAS_JOIN_TOKEN=$(secret join-token)" "CHAS_ADMIN_TOKEN=$(secret admin-token)" \
-        "$(dirname "$AGENT")/examples/chas-api" --listen "127.0.0.1:$port" --state "$NODE/chas" --sets "$NODE/sets"
+        "$(dirname "$AGENT")/chas-api" --listen "127.0.0.1:$port" --state "$NODE/chas" --sets "$NODE/sets"
 }
 
 # secret NAME: prints a token, which is created once.
@@ -268,16 +288,18 @@ secret() {
     cat "$NODE/$1"
 }
 
-# start_agent: starts the agent on its state, and restarts one that was built since. Sets API.
-start_agent() {
+# configure: writes the agent's configuration, unless it is there: it may have been changed since.
+configure() {
     local port subnet first
+    if [[ -s $NODE/node-agent.yaml ]]; then
+        say "its configuration is as you left it: $NODE/node-agent.yaml"
+        return
+    fi
     port=$(choose_port agent 9090)
     # The agent itself passes over ports that others have, now or later.
     [[ -s $NODE/published.port ]] || echo 8080 >"$NODE/published.port"
     first=$(cat "$NODE/published.port")
     subnet=$(choose_subnet)
-    API=http://127.0.0.1:$port
-    secret token >/dev/null
     cat >"$NODE/node-agent.yaml" <<END
 api:
   port: $port
@@ -301,9 +323,30 @@ network:
 registry:
   insecure: [$REGISTRY]
 END
-    if alive agent && [[ $AGENT -nt $NODE/agent.pid ]]; then
-        say "the agent was built again: replacing the old one; its containers keep running"
+}
+
+# start_agent: starts the agent on its state, and restarts one whose program or configuration is newer. Sets API, and makes
+# the client of this node, $NODE/bin/chas.
+start_agent() {
+    local port checked
+    secret token >/dev/null
+    configure
+    checked=$("$AGENT" --config "$NODE/node-agent.yaml" config check 2>&1) || fail "$checked"
+    port=$(awk '$1 == "api.port" {print $2}' <<<"$checked")
+    API=http://127.0.0.1:$port
+    mkdir -p "$NODE/bin"
+    # shellcheck disable=SC2016 # the arguments of whoever calls it
+    printf '#!/bin/sh\n# The client of this node: docker'"'"'s words, such as ps, logs, exec.\nCHAS_CONFIG=%q exec %q "$@"\n' \
+        "$NODE/node-agent.yaml" "$AGENT" >"$NODE/bin/chas"
+    chmod +x "$NODE/bin/chas"
+    if alive agent && [[ $AGENT -nt $NODE/agent.pid || $NODE/node-agent.yaml -nt $NODE/agent.pid ]]; then
+        say "the agent or its configuration is newer: replacing the one that runs; its containers keep running"
         stop agent
+    fi
+    if ! alive agent; then
+        # What it was given once, another program may have now.
+        [[ $(awk '$1 == "network.subnet" {print $2}' <<<"$checked") != "$(cat "$NODE/subnet" 2>/dev/null)" ]] || choose_subnet >/dev/null
+        is_free "$port" || fail "Port $port of the agent's configuration is another program's (ss -ltnp; nft list ruleset): end that one, or write another api.port into $NODE/node-agent.yaml."
     fi
     launch agent "owns agent $port && curl -fs $API/readyz" "$AGENT" --config "$NODE/node-agent.yaml"
 }

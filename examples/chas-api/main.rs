@@ -34,7 +34,7 @@ It serves to try out the agent, to test it, and to show what a server must do fo
 /openapi.json describes its API. A set is a list of deploy bodies, as the agent's own API
 accepts them:
 
-  cargo run --example chas-api -- --state /tmp/chas --sets examples/sets
+  cargo run -p chas-api -- --state /tmp/chas --sets examples/sets
   CHAS_API_URL=http://127.0.0.1:8080 chas-node-agent
   curl -s http://127.0.0.1:8080/nodes
   curl -X PUT http://127.0.0.1:8080/nodes/worker-1/set -d '{\"containers\": [{\"name\": \"web\", \"image\": \"nginx:1.29\"}]}'";

@@ -1,6 +1,7 @@
 //! The control plane: the example server beside this program, in a process of its own.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -13,6 +14,15 @@ pub(crate) const JOIN_TOKEN: &str = "a-join-token-of-the-fleet";
 const ADMIN_TOKEN: &str = "an-admin-token-of-the-fleet";
 /// Time in which the server starts: it loads a state of ten thousand nodes first.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// The server's program: cargo puts this one into the directory `examples` beside it.
+fn server_program() -> anyhow::Result<PathBuf> {
+    let own = std::env::current_exe()?;
+    let built = own.parent().and_then(Path::parent);
+    Ok(built
+        .context("this program lies in no directory")?
+        .join("chas-api"))
+}
 
 /// The server, and the client of its operator.
 pub(crate) struct Control {
@@ -47,7 +57,7 @@ impl Control {
 
     /// Starts the server on its former state and address, and waits until it answers.
     pub(crate) async fn start_again(&mut self) -> anyhow::Result<()> {
-        let program = std::env::current_exe()?.with_file_name("chas-api");
+        let program = server_program()?;
         let mut command = Command::new(&program);
         command
             .arg("--listen")
