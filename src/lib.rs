@@ -116,7 +116,7 @@
 //! - A live part of a spec: sorted in `state/src/spec/live.rs`; a limit also in `oci/limits.rs`.
 //! - A step: [`state::plan::Step`] (and a [`state::phase::Stage`] that leads to it), its effect in
 //!   `plan/ahead.rs`, its execution in `reconcile/execute.rs` by a call of [`runtime::Runtime`].
-//! - A reason: `state/src/reason.rs`, the table in `README.md`, a test in `tests/real/reasons`.
+//! - A reason: `state/src/reason.rs`, `contrib/docs/troubleshooting.md`, a test in `tests/real/reasons`.
 //! - An alarm, for every state in which the node looks well and is not: a row in
 //!   `state/src/alarm.rs`, and [`journal::Journal::set_alarm`] after each look at it.
 //! - A route: a row in `api/rights.rs`, its operation in `api/operations.rs` and the bodies of its answers in
@@ -125,7 +125,8 @@
 //! - A network driver: a room below `network` with [`network::NetworkDriver`], chosen in [`agent`].
 //!   An engine: a room below `runtime` with [`runtime::engine::Engine`]. An OCI runtime:
 //!   [`runtime::containerd::OciRuntime`].
-//! - A configuration key: the table in `config/keys.rs`, which makes parser, help and check.
+//! - A configuration key: the table in `config/keys.rs`, which makes parser, help and check, and a row in
+//!   `contrib/docs/configuration.md`.
 //!
 //! # Words: one word, one thing
 //!

@@ -293,3 +293,33 @@ pub(crate) const KEYS: &[ConfigKey] = &[
         "Interval at which all containers are compared with the desired state, 1s to 10m; events \
          are handled at once"),
 ];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_of_the_configuration_has_a_row_for_each_key() {
+        let page = include_str!("../../contrib/docs/configuration.md");
+        let rows: Vec<_> = page
+            .lines()
+            .filter(|line| line.starts_with("| `"))
+            .collect();
+        let cell = |text: &str| text.replace('|', "\\|");
+        for key in KEYS {
+            let flag = key
+                .flag
+                .map(|flag| format!("`--{flag} {}`", cell(key.value)));
+            let row = format!(
+                "| `{}` | `{}` | {} | {} | {} |",
+                key.name,
+                key.env,
+                flag.as_deref().unwrap_or("none"),
+                cell(key.default_text()),
+                cell(key.doc)
+            );
+            assert!(rows.contains(&row.as_str()), "the page lacks: {row}");
+        }
+        assert_eq!(rows.len(), KEYS.len());
+    }
+}

@@ -391,10 +391,4 @@ fn files_are_small_and_begin_with_what_they_are() {
             "contrib/docs/events.md lacks: {kind}"
         );
     }
-    for reason in state::reason::Reason::ALL {
-        assert!(
-            readme.contains(&format!("`{reason}`")),
-            "README.md does not name {reason}"
-        );
-    }
 }

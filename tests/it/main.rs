@@ -47,6 +47,9 @@ mod node;
 mod order;
 
 #[cfg(test)]
+mod pages;
+
+#[cfg(test)]
 mod policy;
 
 #[cfg(test)]
