@@ -75,6 +75,7 @@ mod request_log;
 mod rights;
 mod secrets;
 mod stats;
+mod tasks;
 #[cfg(test)]
 pub(crate) mod tests;
 mod version;
@@ -90,6 +91,7 @@ pub(crate) use files::NodeFiles;
 #[cfg(any(test, fuzzing))]
 pub(crate) use json::parse as parse_body;
 pub(crate) use origin::OwnNames;
+pub(crate) use tasks::{NodeTasks, TaskRefusal};
 use rights::{
     DOCUMENT_PATH, EVENTS_PATH, LOGS_PATH, METRICS_PATH, NODE_STATS_PATH, STATS_PATH, WHOAMI_PATH,
 };
@@ -98,7 +100,7 @@ use rights::{
 ///
 /// A client that goes away drops the future of its request: the calls that change something come to
 /// their end, and are acted on, without being polled again.
-pub(crate) trait NodeApi: NodeFiles {
+pub(crate) trait NodeApi: NodeFiles + NodeTasks {
     /// A request with its key, at this moment. `request` is a fingerprint of all that it asks for.
     fn keyed(&self, key: Key, request: String) -> Keyed;
 

@@ -3,7 +3,7 @@
 //! This room knows no other: not which containers there are, nor what they were asked to be limited to.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 pub(crate) mod throttles;
 pub(crate) mod usage;
@@ -165,6 +165,20 @@ impl Cgroup {
         text.lines().filter_map(|line| line.parse().ok()).collect()
     }
 
+    /// Processes of the control group at `path` (absolute, as in the OCI spec) and of those below it,
+    /// by their numbers: no more than so many, and none once the group is gone.
+    pub(crate) fn all_processes(self, path: &str, count_max: usize) -> Vec<u32> {
+        let path = path.trim_start_matches('/');
+        let root = Path::new(CGROUP_ROOT);
+        let trees: &[&str] = match self {
+            Self::V1 { .. } => &["pids", "memory", "devices"],
+            Self::V2 => &[""],
+        };
+        let mut groups = trees.iter().map(|tree| root.join(tree).join(path));
+        let group = groups.find(|group| group.join("cgroup.procs").exists());
+        group.map_or_else(Vec::new, |group| processes_below(group, count_max))
+    }
+
     /// Number of processes of the control group at `path` (absolute, as in the OCI spec) the kernel
     /// killed for want of memory; `None` once the group is gone.
     pub(crate) fn out_of_memory_kills(self, path: &str) -> Option<u64> {
@@ -178,6 +192,26 @@ impl Cgroup {
         };
         parse_kills(&std::fs::read_to_string(file).ok()?)
     }
+}
+
+/// Groups that are looked through below one.
+const GROUPS_MAX: usize = 256;
+
+fn processes_below(group: PathBuf, count_max: usize) -> Vec<u32> {
+    let (mut found, mut groups, mut seen) = (Vec::new(), vec![group], 0);
+    while let Some(group) = groups.pop().filter(|_| seen < GROUPS_MAX) {
+        seen += 1;
+        let text = std::fs::read_to_string(group.join("cgroup.procs")).unwrap_or_default();
+        found.extend(text.lines().filter_map(|line| line.parse::<u32>().ok()));
+        if found.len() >= count_max {
+            found.truncate(count_max);
+            break;
+        }
+        let entries = std::fs::read_dir(&group).into_iter().flatten().flatten();
+        let below = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        groups.extend(below.map(|entry| entry.path()));
+    }
+    found
 }
 
 /// Bytes of `memory.current` without cached files, which the kernel drops where a limit asks for it.
@@ -249,6 +283,21 @@ mod tests {
         assert_eq!(released(Cgroup::V2), (Some("1".to_owned()), Some(20)));
         write("chas/a-1/io.weight", "default 100\n");
         assert_eq!(released(Cgroup::V2), (Some("1".to_owned()), None));
+    }
+
+    #[test]
+    fn processes_of_groups_within_count_too_and_no_more_than_the_bound() {
+        let root = tempfile::tempdir().unwrap();
+        for (group, pids) in [("", "7\n8\n"), ("a", "9\n"), ("a/b", "10\nx\n")] {
+            let group = root.path().join(group);
+            std::fs::create_dir_all(&group).unwrap();
+            std::fs::write(group.join("cgroup.procs"), pids).unwrap();
+        }
+        let found = |count_max| processes_below(root.path().to_owned(), count_max);
+        assert_eq!(found(100), [7, 8, 9, 10]);
+        assert_eq!(found(3), [7, 8, 9]);
+        let none = processes_below(root.path().join("gone"), 100);
+        assert_eq!(none, [0; 0]);
     }
 
     #[test]

@@ -27,6 +27,7 @@ mod screen;
 mod secrets;
 mod stats;
 mod table;
+mod tasks;
 mod terminal;
 mod times;
 mod volumes;
@@ -65,6 +66,7 @@ pub async fn carry_out(order: &ClientOrder, way: &WayFlags, flags: &Flags) -> an
         ClientOrder::Restart(flags) => {
             return change::all(agent, ContainerChange::Restart, flags, screen).await;
         }
+        ClientOrder::Kill(flags) => return tasks::kill(agent, flags, screen).await,
         ClientOrder::Rm(flags) => return change::remove(agent, flags, screen).await,
         ClientOrder::Wait(flags) => return change::wait(agent, flags, screen).await,
         ClientOrder::Rollback(flags) => return change::rollback(agent, flags, screen).await,
@@ -79,6 +81,7 @@ pub async fn carry_out(order: &ClientOrder, way: &WayFlags, flags: &Flags) -> an
         ClientOrder::Logs(flags) => logs::logs(agent, flags, screen).await?,
         ClientOrder::Cp(flags) => copy::copy(agent, flags, screen).await?,
         ClientOrder::Stats(flags) => stats::stats(agent, flags, screen).await?,
+        ClientOrder::Top(flags) => tasks::top(agent, flags, screen).await?,
         ClientOrder::Events(flags) => events::events(agent, flags, screen).await?,
         ClientOrder::Status => look::status(agent, screen).await?,
         ClientOrder::Context => {}

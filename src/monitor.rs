@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) mod kernel;
 pub(crate) mod links;
+pub(crate) mod processes;
 mod sample;
 
 use sample::Sampler;

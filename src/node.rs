@@ -37,6 +37,7 @@ mod queries;
 mod refusal;
 pub(crate) mod rollback;
 mod sizes;
+pub(crate) mod tasks;
 #[cfg(test)]
 mod tests;
 pub(crate) mod usage;
@@ -44,6 +45,7 @@ pub(crate) mod volumes;
 
 use health::UnsettledSince;
 use rollback::ImageShelf;
+use tasks::TaskReach;
 use usage::UsageSources;
 use volumes::NodeVolumes;
 
@@ -68,6 +70,8 @@ pub(crate) struct AgentNode {
     volumes: Option<NodeVolumes>,
     /// `None`: nobody looks whether an image to go back to is there.
     images: Option<Arc<dyn ImageShelf>>,
+    /// `None`: no signals are sent.
+    tasks: Option<Arc<dyn TaskReach>>,
     /// Level of the agent's own log.
     log_level: LogLevel,
     /// The start of the agent, by the wall clock.
@@ -98,6 +102,7 @@ impl AgentNode {
             usage: None,
             volumes: None,
             images: None,
+            tasks: None,
             log_level: LogLevel::new("info", |_| false),
             started: SystemTime::now(),
             unsettled: UnsettledSince::default(),

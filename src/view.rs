@@ -9,6 +9,7 @@ mod find;
 mod health;
 mod link;
 mod plan;
+mod processes;
 mod usage;
 mod volume;
 
@@ -25,5 +26,6 @@ pub(crate) use plan::{
     AcquaintancesView, ContainerPlanView, DeployedView, ExplanationView, PlanView, PushSetView,
     SetPlanView, StepView,
 };
+pub(crate) use processes::ProcessesView;
 pub(crate) use usage::UsageView;
 pub(crate) use volume::{VolumeContentView, VolumeView};

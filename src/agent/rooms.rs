@@ -22,7 +22,7 @@ use super::probes;
 use super::registries::{follow_registries, registry_config, room_config};
 use super::review;
 use super::secrets;
-use super::shelf::LocalShelf;
+use super::shelf::{ContainerdTasks, LocalShelf};
 use super::status_line;
 use super::store::{self, open_store};
 use super::usage;
@@ -104,6 +104,7 @@ impl Rooms {
         let engine = engine(config, images, client, secrets::sources(config, &store))?;
         let confined = confinement::follow(limits(config), &engine, stop.clone(), tracker);
         let (execs, roots, shelf) = (engine.execs(), engine.roots(), engine.images());
+        let tasks = ContainerdTasks(engine.tasks());
         let execs = ExecRoom::new(execs, journal.clone(), tracker.clone(), stop.clone());
         let volumes = Volumes::new(config.state.dir.clone());
         let runtime = NodeRuntime::new(
@@ -136,7 +137,7 @@ impl Rooms {
         let volumes = NodeVolumes::start(volumes, &writer, told, roots, (stop, tracker));
         let node = usage::shown_by(node.with_execs(execs).with_volumes(volumes), config)?;
         let node = node.with_reach(reach(config)).with_log_level(level);
-        let node = node.with_shelf(LocalShelf(shelf));
+        let node = node.with_shelf(LocalShelf(shelf)).with_tasks(tasks);
         let node = status_line::follow(Arc::new(node), stop, tracker);
         let link = contact
             .clone()

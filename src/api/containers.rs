@@ -299,7 +299,8 @@ pub(super) fn gone(id: ContainerId) -> Problem {
     Problem::Refused(Refusal::NotFound(format!("container {id} was removed")))
 }
 
-fn wait_for(parameters: &Parameters) -> Result<bool, Problem> {
+/// Whether the caller waits, where there is one thing to wait for.
+pub(super) fn wait_for(parameters: &Parameters) -> Result<bool, Problem> {
     Ok(wait_for_one(parameters)?.is_some())
 }
 
@@ -320,7 +321,7 @@ pub(super) fn wait_for_one(parameters: &Parameters) -> Result<Option<&str>, Prob
 }
 
 /// Waits until `look` decides on a container, or `timeout` has passed; looks after each change.
-async fn until<N: NodeApi, T>(
+pub(super) async fn until<N: NodeApi, T>(
     node: &N,
     id: ContainerId,
     timeout: Duration,

@@ -18,7 +18,7 @@ use super::error::Problem;
 use super::operation::Operation;
 use super::{
     NodeApi, archives, capacity, chronicle, containers, document, events, exec, explain, health,
-    listing, log_level, logs, metrics, operations, page, push_set, secrets, stats, volumes, whoami,
+    listing, log_level, logs, metrics, operations, page, push_set, secrets, stats, tasks, volumes, whoami,
 };
 use crate::audit::AuditCall;
 
@@ -111,12 +111,15 @@ pub(super) fn routes<N: NodeApi>() -> Vec<ApiRoute<N>> {
         route(DEPLOY, Method::POST, "/containers/{id}/stop", (containers::stop::<N>, &operations::STOP)),
         route(DEPLOY, Method::POST, "/containers/{id}/start", (containers::start::<N>, &operations::START)),
         route(DEPLOY, Method::POST, "/containers/{id}/restart", (containers::restart::<N>, &operations::RESTART)),
+        route(DEPLOY, Method::POST, "/containers/{id}/kill", (tasks::kill::<N>, &operations::KILL)),
         route(DEPLOY, Method::POST, "/containers/{id}/pull", (containers::ask_tag::<N>, &operations::ASK_TAG)),
         route(READ, Method::GET, "/containers/{id}/history", (chronicle::history::<N>, &operations::HISTORY)),
         route(DEPLOY, Method::POST, "/containers/{id}/rollback", (chronicle::rollback::<N>, &operations::ROLLBACK)),
         route(EXEC, Method::POST, "/containers/{id}/exec", (exec::run::<N>, &operations::EXEC)),
         // RFC 6455 knows no other method.
         route(EXEC, Method::GET, "/containers/{id}/exec", (exec::watch::<N>, &operations::WATCH_EXEC)),
+        // Words of a program may be what only those should see who may run one beside it.
+        route(EXEC, Method::GET, "/containers/{id}/top", (tasks::top::<N>, &operations::TOP)),
         route(EXEC, Method::GET, "/containers/{id}/archive", (archives::read::<N>, &operations::READ_FILES)),
         route(EXEC, Method::PUT, "/containers/{id}/archive", (archives::write::<N>, &operations::WRITE_FILES)),
         route(READ, Method::GET, LOGS_PATH, (logs::logs::<N>, &operations::LOGS)),

@@ -57,6 +57,7 @@ mod push_set;
 mod rights;
 mod secrets;
 mod stats;
+mod tasks;
 mod views;
 
 use explain::pulls;
@@ -85,6 +86,7 @@ struct Fake {
     execs: exec::FakeExecs,
     files: files::FakeFiles,
     level: log_level::FakeLevel,
+    tasks: tasks::FakeTasks,
 }
 
 impl Fake {
@@ -117,6 +119,7 @@ impl Fake {
             execs: exec::FakeExecs::default(),
             files: files::FakeFiles::default(),
             level: log_level::FakeLevel::default(),
+            tasks: tasks::FakeTasks::default(),
         }
     }
 

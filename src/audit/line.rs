@@ -42,6 +42,8 @@ struct AuditLine<'a> {
     archive: Option<&'a AuditedArchive>,
     #[serde(flatten)]
     log_level: Option<&'a AuditedLevel>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    signal: Option<&'a str>,
     verdict: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     denied_by: Option<&'a str>,
@@ -100,6 +102,7 @@ pub(super) fn next(
         exec: change.exec.as_ref(),
         archive: change.archive.as_ref(),
         log_level: change.log_level.as_ref(),
+        signal: change.signal.as_deref(),
         verdict,
         denied_by,
         lost_before: lost,

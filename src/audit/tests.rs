@@ -23,6 +23,7 @@ fn change(name: &str) -> AuditedChange {
         exec: None,
         archive: None,
         log_level: None,
+        signal: None,
         verdict: AuditVerdict::Allowed,
     }
 }

@@ -13,13 +13,13 @@ const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Look",
         &[
-            "status", "ps", "explain", "logs", "inspect", "history", "events", "stats",
+            "status", "ps", "explain", "logs", "inspect", "history", "events", "stats", "top",
         ],
     ),
     (
         "Change",
         &[
-            "stop", "start", "restart", "rollback", "rm", "wait", "exec", "cp", "confirm",
+            "stop", "start", "restart", "kill", "rollback", "rm", "wait", "exec", "cp", "confirm",
         ],
     ),
     ("Keep", &["volume", "secret"]),

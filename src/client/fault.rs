@@ -53,6 +53,10 @@ impl fmt::Display for AgentRefusal {
         let detail = detail.unwrap_or("without a reason; is this an agent?");
         let shown = text::shown(detail, text::MESSAGE_CHARS_MAX);
         write!(f, "the agent refuses ({code}): {shown}")?;
+        if matches!(self.code(), "NoSuchPath" | "NoSuchMethod") {
+            let other = "it is of another version than this client, and does not know the order";
+            write!(f, "; {other}")?;
+        }
         for fault in self.problem["errors"].as_array().into_iter().flatten() {
             let part = |name: &str| fault[name].as_str().unwrap_or_default().to_owned();
             let (field, message) = (part("field"), part("message"));
@@ -98,4 +102,25 @@ pub fn is_unread(error: &anyhow::Error) -> bool {
     let root = error.downcast_ref::<std::io::Error>();
     let inner = root.and_then(std::io::Error::get_ref);
     inner.is_some_and(<dyn std::error::Error + Send + Sync>::is::<Unread>)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_that_lacks_an_order_is_said_to_be_of_another_version() {
+        let told = |status: StatusCode, code: &str, detail: &str| {
+            let problem = json!({"code": code, "detail": detail});
+            AgentRefusal { status, problem }.to_string()
+        };
+        let path = told(StatusCode::NOT_FOUND, "NoSuchPath", "no such path: /images");
+        assert!(path.contains("/images; it is of another version"), "{path}");
+        let method = told(StatusCode::METHOD_NOT_ALLOWED, "NoSuchMethod", "none");
+        assert!(method.contains("another version"), "{method}");
+        let absent = told(StatusCode::NOT_FOUND, "NotFound", "no container web");
+        assert!(!absent.contains("version"), "{absent}");
+    }
 }

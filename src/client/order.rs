@@ -11,9 +11,11 @@ use super::names;
 mod help;
 mod kept;
 mod run;
+mod tasks;
 
 pub(super) use kept::{SecretOrder, VolumeOrder};
 pub(super) use run::RunFlags;
+pub(super) use tasks::{KillFlags, TopFlags};
 
 /// ClientOrder to an agent.
 #[derive(Clone, Debug, Subcommand)]
@@ -62,12 +64,17 @@ pub enum ClientOrder {
     Cp(CopyFlags),
     /// Shows what containers use
     Stats(StatFlags),
+    /// Shows the processes of a container
+    Top(TopFlags),
     /// Stops containers, which stay stopped over reboots
     Stop(ChangeFlags),
     /// Starts containers that were stopped
     Start(ChangeFlags),
     /// Restarts containers
     Restart(ChangeFlags),
+    /// Sends containers a signal, by default SIGKILL
+    #[command(after_help = tasks::KILL_HELP)]
+    Kill(KillFlags),
     /// Removes containers; named volumes stay
     Rm(RemoveFlags),
     /// Waits until containers have ended, and shows their exit codes

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub use self::config::ContainerdConfig;
 pub(crate) use self::config::ValueSources;
 use self::image::Images;
+pub(crate) use self::instance::RunningTasks;
 use self::instance::{CreatedRootfs, Instances};
 pub use self::rpc::client::ContainerdClient;
 use self::rpc::{events, plugins};
@@ -90,6 +91,11 @@ impl Containerd {
     /// Part of the engine that opens containers for archives.
     pub(crate) fn roots(&self) -> Arc<dyn RootEngine> {
         Arc::clone(&self.instances) as _
+    }
+
+    /// Tasks that run, for signals.
+    pub(crate) fn tasks(&self) -> RunningTasks {
+        RunningTasks(Arc::clone(&self.instances))
     }
 
     /// Images that are on the node.

@@ -302,7 +302,7 @@ fn only_the_rooms_for_it_name_a_foreign_thing() {
         ("httpdate::", &["src/backoff.rs"]),
         ("listenfd::", &["src/agent/inherited.rs"]),
         ("sysinfo::", &["src/monitor"]),
-        ("procfs::", &["src/monitor/kernel.rs"]),
+        ("procfs::", &["src/monitor"]),
         ("prometheus_client", &["src/metrics"]),
         ("tar::", &["src/archive"]),
         ("zstd::", &["src/archive"]),

@@ -14,10 +14,10 @@ mod terminal;
 
 /// What an order ended with: its exit code, output and errors.
 #[derive(Debug)]
-struct Ended {
-    code: i32,
-    out: String,
-    told: String,
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) out: String,
+    pub(crate) told: String,
 }
 
 /// Gives an order, with this input.
@@ -43,13 +43,13 @@ fn order_with(stand: &Stand, arguments: &[&str], input: &[u8]) -> Ended {
     }
 }
 
-fn order(stand: &Stand, line: &str) -> Ended {
+pub(crate) fn order(stand: &Stand, line: &str) -> Ended {
     let words: Vec<_> = line.split_whitespace().collect();
     tokio::task::block_in_place(|| order_with(stand, &words, b""))
 }
 
 /// What an order shows, which ends well.
-fn shows(stand: &Stand, line: &str) -> String {
+pub(crate) fn shows(stand: &Stand, line: &str) -> String {
     let ended = order(stand, line);
     assert_eq!(ended.code, 0, "{line}: {ended:?}");
     ended.out

@@ -142,6 +142,9 @@ mod state;
 mod tags;
 
 #[cfg(test)]
+mod tasks;
+
+#[cfg(test)]
 mod testbed;
 
 #[cfg(test)]

@@ -112,6 +112,28 @@ pub(in crate::api) const RESTART: Operation = Operation {
     summary: "Stops a container, and starts it again",
     ..START
 };
+pub(in crate::api) const KILL: Operation = Operation {
+    query: &[
+        parameter(
+            "signal",
+            Text,
+            "Signal, as `SIGHUP`, `HUP` or `1`; by default SIGKILL",
+        ),
+        wait(&["ended"]),
+        TIMEOUT,
+    ],
+    answers: &[STORED, DONE],
+    problems: &[Conflict, ContainerFailed, Unavailable],
+    ..Operation::of(
+        "kill",
+        "Sends a signal to the first process; a container that ends of it starts again by its policy",
+    )
+};
+pub(in crate::api) const TOP: Operation = Operation {
+    answers: &[(200, AnswerBody::Json(&["ProcessList"]))],
+    problems: &[Conflict, ContainerFailed, Unavailable],
+    ..Operation::of("top", "Processes of a container")
+};
 pub(in crate::api) const ASK_TAG: Operation = Operation {
     query: &[wait(&["checked"]), TIMEOUT],
     answers: &[STORED, DONE],

@@ -132,6 +132,7 @@ async fn a_caller_of_some_names_has_to_do_with_no_others() {
         ("DELETE", "/containers/0000000000db", &none, 404),
         ("POST", "/containers/db/stop", &none, 404),
         ("POST", "/containers/db/pull", &none, 404),
+        ("POST", "/containers/db/kill", &none, 404),
         ("POST", "/containers/deploy", &deploy("db"), 403),
         (
             "POST",

@@ -19,6 +19,7 @@ use self::hand_over::HandOver;
 use self::image_lookup::ImageLookup;
 use self::ipc_sysctls::IpcSysctls;
 use self::own_ids::OwnIds;
+pub(crate) use self::running::RunningTasks;
 use super::config::ContainerdConfig;
 use super::image::Images;
 use super::rpc::client::ContainerdClient;
@@ -48,6 +49,7 @@ mod oci_spec;
 mod orphans;
 mod own_ids;
 mod program;
+mod running;
 mod stop;
 mod unresponsive;
 

@@ -13,7 +13,7 @@ use crate::desired::{Owner, Record, RunState};
 use crate::id::{ContainerId, ContainerName};
 use crate::log_level::AuditedLevel;
 use crate::policy;
-use crate::spec::SecretName;
+use crate::spec::{SecretName, Signal};
 
 /// Verdict about a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,6 +87,8 @@ pub struct AuditedChange {
     pub archive: Option<AuditedArchive>,
     /// Level that the agent's log gets. `None`: it keeps its own.
     pub log_level: Option<AuditedLevel>,
+    /// Signal that the container's first process is sent. `None`: none is.
+    pub signal: Option<String>,
     /// Verdict.
     pub verdict: AuditVerdict,
 }
@@ -170,6 +172,28 @@ impl Store {
             ..of_node("exec")
         };
         witness.hear(&[run]).map_err(StoreError::Audit)
+    }
+
+    /// Has it be heard that a container's first process is sent a signal.
+    ///
+    /// # Errors
+    /// [`StoreError::Audit`]: it must not be sent, since nobody would know of it later.
+    pub fn note_signal(
+        &self,
+        name: ContainerName,
+        id: ContainerId,
+        signal: Signal,
+    ) -> Result<(), StoreError> {
+        let Some(witness) = self.witness.get() else {
+            return Ok(());
+        };
+        let sent = AuditedChange {
+            name: Some(name),
+            id: Some(id),
+            signal: Some(signal.into()),
+            ..of_node("kill")
+        };
+        witness.hear(&[sent]).map_err(StoreError::Audit)
     }
 
     /// Has it be heard that a volume is read, written or removed, or that files of a container are
@@ -314,6 +338,7 @@ const fn of_node(kind: &'static str) -> AuditedChange {
         exec: None,
         archive: None,
         log_level: None,
+        signal: None,
         verdict: AuditVerdict::Allowed,
     }
 }
