@@ -62,6 +62,7 @@ pub(crate) mod listener;
 mod listing;
 mod log_level;
 mod logs;
+mod maintenance;
 mod metrics;
 mod openapi;
 mod operation;
@@ -90,17 +91,18 @@ pub(crate) use clients::ClientList;
 pub(crate) use files::NodeFiles;
 #[cfg(any(test, fuzzing))]
 pub(crate) use json::parse as parse_body;
+pub(crate) use maintenance::NodeMaintenance;
 pub(crate) use origin::OwnNames;
-pub(crate) use tasks::{NodeTasks, TaskRefusal};
 use rights::{
     DOCUMENT_PATH, EVENTS_PATH, LOGS_PATH, METRICS_PATH, NODE_STATS_PATH, STATS_PATH, WHOAMI_PATH,
 };
+pub(crate) use tasks::{NodeTasks, TaskRefusal};
 
 /// The agent, as the API needs it.
 ///
 /// A client that goes away drops the future of its request: the calls that change something come to
 /// their end, and are acted on, without being polled again.
-pub(crate) trait NodeApi: NodeFiles + NodeTasks {
+pub(crate) trait NodeApi: NodeFiles + NodeMaintenance + NodeTasks {
     /// A request with its key, at this moment. `request` is a fingerprint of all that it asks for.
     fn keyed(&self, key: Key, request: String) -> Keyed;
 

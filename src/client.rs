@@ -21,6 +21,7 @@ mod list;
 mod logs;
 mod look;
 mod names;
+mod node;
 mod order;
 mod run;
 mod screen;
@@ -72,6 +73,9 @@ pub async fn carry_out(order: &ClientOrder, way: &WayFlags, flags: &Flags) -> an
         ClientOrder::Rollback(flags) => return change::rollback(agent, flags, screen).await,
         ClientOrder::Volume(order) => return volumes::volume(agent, order, screen).await,
         ClientOrder::Secret(order) => return secrets::secret(agent, order, screen).await,
+        ClientOrder::Cordon => return node::order(agent, "cordon", screen).await,
+        ClientOrder::Uncordon => return node::order(agent, "uncordon", screen).await,
+        ClientOrder::Drain(flags) => return node::drain(agent, flags, screen).await,
         ClientOrder::Confirm { list } => return confirm::confirm(agent, *list, screen).await,
         ClientOrder::Plan => look::plan(agent, screen).await?,
         ClientOrder::Ps(flags) => list::list(agent, flags, screen).await?,

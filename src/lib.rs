@@ -82,7 +82,7 @@
 //! - [`chas`]: the link to CHaS, behind [`chas::LinkNode`]. It cannot start a container either,
 //!   and no container waits for it.
 //! - `node`: answers both, from the store, the board and the journal. It reaches no runtime, but
-//!   for [`exec`].
+//!   for [`exec`], signals and images.
 //! - [`client`]: an operator's orders over the API, and their answers as people read them. It knows nothing of
 //!   the agent but its API.
 //! - [`cli`], [`telemetry`]: command line, the agent's log.
@@ -169,7 +169,8 @@
 //! - **conflict**: push and CHaS differ about a name. **Rejected**: an entry that is not applied.
 //! - **suppressed**: stopped or deleted by an operator, until a newer set lists it.
 //! - **tombstone**: the mark of a pushed container that was deleted, until CHaS knows of it.
-//! - **cordon**: CHaS's order to start nothing new. **Link**: the node's connection to CHaS.
+//! - **cordon**: CHaS's order to start nothing new, or an operator's; **drain**: his to stop what runs,
+//!   too. **Link**: the node's connection to CHaS.
 //! - **register**, **report**: to tell CHaS that the node exists, and how it is.
 //! - **assignment** ([`state::desired::Assignment`]): address and host ports of a container.
 //! - **netns**: a network namespace of the kernel; **namespace** alone is containerd's.

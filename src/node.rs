@@ -26,6 +26,7 @@ mod capacity;
 mod commands;
 mod disconnect;
 pub(crate) mod disk_alarms;
+mod drain;
 mod execs;
 pub(crate) mod file_alarms;
 mod files;

@@ -28,6 +28,7 @@ use queue::Queue;
 mod board;
 mod contact;
 mod delays;
+mod drain;
 mod effects;
 mod ended;
 mod execute;
@@ -48,6 +49,7 @@ mod update;
 
 pub use board::{Board, Clock, Fact, Known, Reachability};
 pub use contact::follow_contact;
+pub use drain::follow_drain;
 pub use schedule::follow_schedules;
 pub use tag_follow::follow_tags;
 

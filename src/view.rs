@@ -4,6 +4,7 @@
 mod capacity;
 mod chronicle;
 mod container;
+mod cordon;
 mod disconnect;
 mod find;
 mod health;
@@ -16,6 +17,7 @@ mod volume;
 pub(crate) use capacity::CapacityView;
 pub(crate) use chronicle::ChronicleView;
 pub(crate) use container::{ContainerView, ManagedView, Moment, ProbeView, UnmanagedView};
+pub(crate) use cordon::{CordonView, LeftView};
 pub(crate) use disconnect::DisconnectView;
 pub(crate) use find::{FindError, Found, Naming, find};
 pub(crate) use health::{

@@ -22,7 +22,7 @@ use super::probes;
 use super::registries::{follow_registries, registry_config, room_config};
 use super::review;
 use super::secrets;
-use super::shelf::{ContainerdTasks, LocalShelf};
+use super::shelf::NodeShelves;
 use super::status_line;
 use super::store::{self, open_store};
 use super::usage;
@@ -47,7 +47,9 @@ use crate::node::link::AgentLink;
 use crate::node::policy_watch::PolicyWatch;
 use crate::node::volumes::NodeVolumes;
 use crate::node::{self, AgentNode};
-use crate::reconcile::{Clock, Handle, Reconciler, follow_contact, follow_schedules, follow_tags};
+use crate::reconcile::{
+    Clock, Handle, Reconciler, follow_contact, follow_drain, follow_schedules, follow_tags,
+};
 use crate::runtime::containerd::image::Images;
 use crate::runtime::containerd::{
     Confinement, Containerd, ContainerdClient, ContainerdConfig, OciRuntime, ValueSources,
@@ -103,8 +105,7 @@ impl Rooms {
         secrets::follow(config, Arc::clone(&store), &journal, stop, tracker);
         let engine = engine(config, images, client, secrets::sources(config, &store))?;
         let confined = confinement::follow(limits(config), &engine, stop.clone(), tracker);
-        let (execs, roots, shelf) = (engine.execs(), engine.roots(), engine.images());
-        let tasks = ContainerdTasks(engine.tasks());
+        let (execs, roots, shelves) = (engine.execs(), engine.roots(), NodeShelves::of(&engine));
         let execs = ExecRoom::new(execs, journal.clone(), tracker.clone(), stop.clone());
         let volumes = Volumes::new(config.state.dir.clone());
         let runtime = NodeRuntime::new(
@@ -136,8 +137,7 @@ impl Rooms {
         probes::start(asking, told.clone(), (stop, tracker));
         let volumes = NodeVolumes::start(volumes, &writer, told, roots, (stop, tracker));
         let node = usage::shown_by(node.with_execs(execs).with_volumes(volumes), config)?;
-        let node = node.with_reach(reach(config)).with_log_level(level);
-        let node = node.with_shelf(LocalShelf(shelf)).with_tasks(tasks);
+        let node = shelves.given_to(node.with_reach(reach(config)).with_log_level(level));
         let node = status_line::follow(Arc::new(node), stop, tracker);
         let link = contact
             .clone()
@@ -205,7 +205,9 @@ impl Rooms {
         tracker.spawn(self.writer.clone().keep_tending(stop.clone()));
         let (handle, stopping) = (self.handle.clone(), stop.clone());
         let scheduling = follow_schedules(self.writer.clone(), handle, self.journal.clone());
-        tracker.spawn(async move { stopping.run_until_cancelled(scheduling).await });
+        let draining = follow_drain(self.writer.clone(), self.handle.clone());
+        let following = async { tokio::join!(scheduling, draining) };
+        tracker.spawn(async move { Box::pin(stopping.run_until_cancelled(following)).await });
         if let Some(interval) = config.registry.follow_interval {
             let (handle, stop) = (self.handle.clone(), stop.clone());
             let following = follow_tags(self.writer.clone(), handle, interval);

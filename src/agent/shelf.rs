@@ -7,15 +7,38 @@ use state::id::InstanceName;
 use state::reference::ImageReference;
 use state::spec::Signal;
 
+use crate::node::AgentNode;
 use crate::node::rollback::ImageShelf;
 use crate::node::tasks::TaskReach;
 use crate::runtime::RuntimeError;
-use crate::runtime::containerd::RunningTasks;
 use crate::runtime::containerd::image::Images;
+use crate::runtime::containerd::{Containerd, RunningTasks};
+
+/// Images and tasks of an engine, for the node.
+#[derive(Debug)]
+pub(super) struct NodeShelves {
+    images: LocalShelf,
+    tasks: ContainerdTasks,
+}
+
+impl NodeShelves {
+    /// Those of this engine.
+    pub(super) fn of(engine: &Containerd) -> Self {
+        Self {
+            images: LocalShelf(engine.images()),
+            tasks: ContainerdTasks(engine.tasks()),
+        }
+    }
+
+    /// The node, which has them.
+    pub(super) fn given_to(self, node: AgentNode) -> AgentNode {
+        node.with_shelf(self.images).with_tasks(self.tasks)
+    }
+}
 
 /// Images as containerd has them.
 #[derive(Clone, Debug)]
-pub(super) struct LocalShelf(pub(super) Images);
+struct LocalShelf(Images);
 
 impl ImageShelf for LocalShelf {
     fn has<'a>(
@@ -38,7 +61,7 @@ impl ImageShelf for LocalShelf {
 
 /// Tasks as containerd has them.
 #[derive(Clone, Debug)]
-pub(super) struct ContainerdTasks(pub(super) RunningTasks);
+struct ContainerdTasks(RunningTasks);
 
 impl TaskReach for ContainerdTasks {
     fn send(

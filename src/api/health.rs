@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::access::Access;
 use super::error::Problem;
 use super::query::{Parameters, RawQuery};
-use super::{NodeApi, operations, wire};
+use super::{NodeApi, maintenance, operations, wire};
 use crate::view::{AlarmView, ConfinementView, HealthView, LinkView, UnsettledView};
 
 pub(super) async fn health<N: NodeApi>(
@@ -59,7 +59,7 @@ pub(super) async fn health<N: NodeApi>(
         "unsettled": health.unsettled, "unsettled_containers": worst, "alarms": alarms,
         "containerd": {"reachable": health.containerd, "since": wire::time(health.containerd_since), "error": health.containerd_error},
         "state": {"known": health.known, "writable": health.writable, "rebuilding": health.rebuilding, "losses": health.losses},
-        "confinement": confinement(&health.confinement), "logs": {"silent": silent}, "errors": errors, "chas": health.link.as_ref().map(link),
+        "confinement": confinement(&health.confinement), "logs": {"silent": silent}, "errors": errors, "cordon": maintenance::shown(&health.cordon, &access), "chas": health.link.as_ref().map(link),
     });
     Ok(Json(body))
 }

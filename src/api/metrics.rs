@@ -60,7 +60,7 @@ pub(super) async fn metrics<N: NodeApi>(
     metrics.link(
         link.is_some_and(|link| link.reachable),
         link.map_or(0, |link| link.pending_prune.len()),
-        link.is_some_and(|link| link.cordoned),
+        health.cordon.by.any(),
     );
     let is_suspended = |view: &&ManagedView| view.condition.reason == Some(Reason::Disconnected);
     let silent_for = link.and_then(|link| link.silent_for).unwrap_or_default();

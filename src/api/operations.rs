@@ -236,6 +236,25 @@ pub(super) const PUT_LOG_LEVEL: Operation = Operation {
         "Gives the agent's own log another level for a while, 15 minutes unless `for` says otherwise",
     )
 };
+pub(super) const CORDON: Operation = Operation {
+    answers: &[(200, AnswerBody::Json(&["NodeCordon"]))],
+    problems: &[NameOutOfScope, Unavailable],
+    ..Operation::of(
+        "cordon",
+        "Starts nothing new on the node, until it is uncordoned",
+    )
+};
+pub(super) const UNCORDON: Operation = Operation {
+    id: "uncordon",
+    summary: "Ends the operator's cordon and drain; what was stopped for it starts again",
+    ..CORDON
+};
+pub(super) const DRAIN: Operation = Operation {
+    query: &[wait(&["drained"]), TIMEOUT],
+    id: "drain",
+    summary: "Cordons the node, and stops everything that it may stop, until it is uncordoned",
+    ..CORDON
+};
 pub(super) const METRICS: Operation = Operation {
     answers: &[(200, AnswerBody::Text), (200, AnswerBody::OpenMetrics)],
     problems: &[NoSuchPath],

@@ -80,10 +80,9 @@ impl Awaited {
             {
                 failed(condition)
             }
-            // CHaS may not answer for longer than anybody waits.
+            // CHaS may not answer, and a drain last, for longer than anybody waits.
             Status::Stopped | Status::Stopping
-                if condition.reason == Some(Reason::Disconnected)
-                    && self.run == RunState::Running =>
+                if condition.rests_for_a_while() && self.run == RunState::Running =>
             {
                 failed(condition)
             }
@@ -147,7 +146,7 @@ pub(super) fn is_applied(view: &ManagedView, generation: Option<u64>) -> bool {
     let (record, status) = (&view.record, view.condition.status);
     let wanted = generation.unwrap_or(record.generation);
     let has_ended = record.finished.is_some() && status == Status::Failed;
-    let is_suspended = view.condition.reason == Some(Reason::Disconnected);
+    let is_suspended = view.condition.rests_for_a_while();
     let is_at_rest = (status == Status::Stopped && !is_suspended) || has_ended;
     let runs = view
         .applied_generation

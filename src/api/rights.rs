@@ -18,7 +18,8 @@ use super::error::Problem;
 use super::operation::Operation;
 use super::{
     NodeApi, archives, capacity, chronicle, containers, document, events, exec, explain, health,
-    listing, log_level, logs, metrics, operations, page, push_set, secrets, stats, tasks, volumes, whoami,
+    listing, log_level, logs, maintenance, metrics, operations, page, push_set, secrets, stats,
+    tasks, volumes, whoami,
 };
 use crate::audit::AuditCall;
 
@@ -141,6 +142,9 @@ pub(super) fn routes<N: NodeApi>() -> Vec<ApiRoute<N>> {
         route(READ, Method::GET, "/plan", (explain::plan::<N>, &operations::PLAN)),
         route(READ, Method::GET, "/capacity", (capacity::get::<N>, &operations::CAPACITY)),
         route(READ, Method::GET, "/health", (health::health::<N>, &operations::HEALTH)),
+        route(ADMIN, Method::POST, "/node/cordon", (maintenance::cordon::<N>, &operations::CORDON)),
+        route(ADMIN, Method::POST, "/node/uncordon", (maintenance::uncordon::<N>, &operations::UNCORDON)),
+        route(ADMIN, Method::POST, "/node/drain", (maintenance::drain::<N>, &operations::DRAIN)),
         route(READ, Method::GET, "/log-level", (log_level::get::<N>, &operations::LOG_LEVEL)),
         route(ADMIN, Method::PUT, "/log-level", (log_level::put::<N>, &operations::PUT_LOG_LEVEL)),
         route(READ, Method::GET, METRICS_PATH, (metrics::metrics::<N>, &operations::METRICS)),

@@ -49,6 +49,7 @@ mod listing;
 mod log_level;
 mod logs;
 mod looks;
+mod maintenance;
 mod metrics;
 mod openapi;
 mod orders;
@@ -87,6 +88,7 @@ struct Fake {
     files: files::FakeFiles,
     level: log_level::FakeLevel,
     tasks: tasks::FakeTasks,
+    cordon: maintenance::FakeCordon,
 }
 
 impl Fake {
@@ -120,6 +122,7 @@ impl Fake {
             files: files::FakeFiles::default(),
             level: log_level::FakeLevel::default(),
             tasks: tasks::FakeTasks::default(),
+            cordon: maintenance::FakeCordon::default(),
         }
     }
 

@@ -26,6 +26,9 @@ const GROUPS: [(&str, &[&str]); 5] = [
     (
         "Node",
         &[
+            "cordon",
+            "drain",
+            "uncordon",
             "daemon",
             "config",
             "policy",

@@ -6,6 +6,7 @@ use serde_json::Value;
 use state::text;
 
 use super::agent::Agent;
+use super::node::standing;
 use super::screen::{Colour, Screen};
 use super::table::{Cell, TextTable};
 use super::times::{about, bytes, since, until};
@@ -205,7 +206,7 @@ pub(super) async fn status(agent: &Agent, screen: Screen) -> anyhow::Result<()> 
     screen.write(&format!(
         "Node         {}\nAgent        {}\nContainers   {} run, {} are not as asked\n\
          CPU          {:.0} %\nMemory       {:.0} % of {}\nDisk         {} of {} free\n\
-         containerd   {}\nCHaS         {}\nUp           {}\n",
+         containerd   {}\nCHaS         {}\nCordon       {}\nUp           {}\n",
         screen.coloured(colour, word),
         text_of(&version["version"]),
         resources["container_count"],
@@ -217,6 +218,7 @@ pub(super) async fn status(agent: &Agent, screen: Screen) -> anyhow::Result<()> 
         size("disk_total_bytes"),
         link(&health["containerd"]),
         link(&health["chas"]),
+        standing(&health["cordon"]),
         about(uptime),
     ))?;
     for alarm in health["alarms"].as_array().into_iter().flatten() {

@@ -10,10 +10,12 @@ use super::names;
 
 mod help;
 mod kept;
+mod node;
 mod run;
 mod tasks;
 
 pub(super) use kept::{SecretOrder, VolumeOrder};
+pub(super) use node::DrainFlags;
 pub(super) use run::RunFlags;
 pub(super) use tasks::{KillFlags, TopFlags};
 
@@ -100,6 +102,13 @@ pub enum ClientOrder {
         #[arg(long)]
         list: bool,
     },
+    /// Starts nothing new on the node; what runs, runs on
+    Cordon,
+    /// Stops everything on the node in order, until `uncordon`
+    #[command(after_help = node::DRAIN_HELP)]
+    Drain(DrainFlags),
+    /// Ends a cordon and a drain: what was stopped for it starts again
+    Uncordon,
     /// Lists the contexts of the client's own file
     Context,
 }

@@ -90,7 +90,11 @@ fn command(host_pid: u32) -> Vec<String> {
     let words = bytes.strip_suffix(b"\0").unwrap_or(&bytes);
     let words = words.split(|byte| *byte == 0);
     let words = words.map(|word| String::from_utf8_lossy(word).into_owned());
-    if bytes.is_empty() { Vec::new() } else { words.collect() }
+    if bytes.is_empty() {
+        Vec::new()
+    } else {
+        words.collect()
+    }
 }
 
 /// The number that a user namespace with these maps has for a user of the node.
@@ -140,7 +144,10 @@ mod tests {
         assert_eq!(one.command.last().unwrap(), "a b");
         let parent = seen.iter().find(|one| one.host_pid == pids[0]).unwrap();
         assert_eq!(one.parent_pid, parent.pid);
-        assert!(parent.threads > 1 && parent.resident_bytes > 0, "{parent:?}");
+        assert!(
+            parent.threads > 1 && parent.resident_bytes > 0,
+            "{parent:?}"
+        );
         let age = SystemTime::now().duration_since(one.started).unwrap();
         assert!(age < Duration::from_mins(1), "{age:?}");
     }

@@ -102,6 +102,7 @@ impl AgentNode {
             silent: self.loggers.silent(),
             errors: self.errors(),
             confinement: self.confinement.borrow().clone(),
+            cordon: self.cordon_view(),
             link: self.link_view(),
         };
         health.alarms = self.alarms(&health);

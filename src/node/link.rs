@@ -131,7 +131,7 @@ impl AgentLink {
             pending_prune: pending(applied.and_then(|applied| {
                 Some((applied.unconfirmed.as_ref()?, applied.version.generation))
             })),
-            cordoned: desired.marks().cordoned(),
+            cordoned: desired.marks().cordoned_by().any(),
             capacity: self.node.capacity_report(),
             containers: self.reported(),
             conflicts: applied

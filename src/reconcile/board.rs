@@ -1,6 +1,6 @@
 //! The board: all that the reconciler knows beyond the records, for those who show it; and the clock that it goes by.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
@@ -171,6 +171,8 @@ pub struct Board {
     pub(super) contact: watch::Sender<Option<Contact>>,
     /// Whether nothing is ended for its health.
     is_braked: AtomicBool,
+    /// Containers whose turn it is to be stopped for a drain, with the time of its order.
+    pub(super) drain_due: Mutex<(u64, BTreeSet<ContainerId>)>,
     /// The time everything is measured in.
     pub clock: Clock,
 }
@@ -190,6 +192,7 @@ impl Board {
             changes: watch::Sender::new(0),
             contact: watch::Sender::new(None),
             is_braked: AtomicBool::new(false),
+            drain_due: Mutex::default(),
             clock,
         }
     }

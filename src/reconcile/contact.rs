@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use state::contact::{Contact, StoredContact, Suspension};
+use state::contact::{Contact, Silence, StoredContact};
 use state::desired::Record;
 use state::id::ContainerId;
 use state::spec::Spec;
@@ -44,7 +44,7 @@ impl Board {
 
     /// Silence of CHaS for which a container with this spec is not to run. `None`: it may.
     #[must_use]
-    pub fn suspension(&self, spec: &Spec) -> Option<Suspension> {
+    pub fn silence(&self, spec: &Spec) -> Option<Silence> {
         spec.on_disconnect.stop_after?;
         self.contact()?.suspension(spec, self.clock.now())
     }

@@ -7,6 +7,9 @@ use state::observed::{Exit, Seen};
 use state::plan::Step;
 use state::reason::Reason;
 
+use super::Reconciler;
+use crate::runtime::Runtime;
+
 /// Whether the container is to end: an end is no fault of its own then.
 pub(super) fn is_to_end(record: Option<&Record>, seen: &Seen) -> bool {
     record.is_none_or(|record| {
@@ -14,18 +17,32 @@ pub(super) fn is_to_end(record: Option<&Record>, seen: &Seen) -> bool {
     })
 }
 
+impl<R: Runtime> Reconciler<R> {
+    /// The reason for which containers rest that are asked for.
+    pub(super) fn rests_for(&self) -> Reason {
+        match self.writer.store().desired().marks().drained_ms() {
+            Some(_) => Reason::NodeDrained,
+            None => Reason::Disconnected,
+        }
+    }
+}
+
 /// The end of a container's process as an event, with the cause that its history gives it.
-pub(super) fn exited(is_asked_for: bool, exit: &Exit, history: &History, next: &Step) -> Event {
+///
+/// `rests_for`: the reason for which containers of the node rest now, if `next` lets it rest.
+pub(super) fn exited(
+    is_asked_for: bool,
+    exit: &Exit,
+    history: &History,
+    (next, rests_for): (&Step, Reason),
+) -> Event {
     let event = Event::from(EventKind::ContainerExited {
         code: exit.code,
         signal: exit.signal(),
     });
     let backoff = history.backoff.as_ref();
     match (next, backoff.filter(|backoff| backoff.cause == Cause::Exit)) {
-        (Step::Suspend(_), _) => {
-            let reason = Reason::Disconnected;
-            event.because(reason).saying(reason.meaning())
-        }
+        (Step::Suspend(_), _) => event.because(rests_for).saying(rests_for.meaning()),
         _ if is_asked_for => event.because(Reason::StopRequested),
         (Step::Finish(finished), _) if finished.reason == Reason::Completed => {
             event.because(Reason::Completed)
@@ -96,14 +113,14 @@ mod tests {
             (&history, finish(Reason::Completed), Reason::Completed),
             (&History::default(), Step::Settled, Reason::Signaled),
         ] {
-            let event = exited(false, &exit, history, &step);
+            let event = exited(false, &exit, history, (&step, Reason::Disconnected));
             assert_eq!(event.reason, Some(reason));
             let code = EventKind::ContainerExited {
                 code: 139,
                 signal: Some(11),
             };
             assert_eq!(event.kind, code);
-            let event = exited(true, &exit, history, &step);
+            let event = exited(true, &exit, history, (&step, Reason::Disconnected));
             assert_eq!(event.reason, Some(Reason::StopRequested));
         }
     }

@@ -48,8 +48,8 @@ async fn look(writer: &Writer, handle: &Handle, journal: &Journal) -> Duration {
     for record in desired
         .records()
         .filter(|record| record.spec.schedule.is_some())
-        // Times that pass meanwhile are missed, once CHaS answers.
-        .filter(|record| handle.board().suspension(&record.spec).is_none())
+        // Times that pass meanwhile are missed, once it may run again.
+        .filter(|record| handle.board().suspension(&desired, record).is_none())
     {
         if due(record, now_ms).is_some() {
             begin(writer, handle, journal, record, now_ms).await;

@@ -18,7 +18,7 @@ impl Board {
     #[must_use]
     pub fn surroundings(&self, desired: &Desired, record: &Record) -> Surroundings {
         if Self::waits_for_none(record) {
-            return self.node_alone(record);
+            return self.node_alone(desired, record);
         }
         let history = self.known(record.id).history.of(record);
         self.surroundings_of(desired, record, &history)
@@ -68,7 +68,7 @@ impl Board {
         history: &History,
     ) -> Surroundings {
         if Self::waits_for_none(record) {
-            return self.node_alone(record);
+            return self.node_alone(desired, record);
         }
         let find = |name: &ContainerName| self.other(desired, name);
         let now = self.clock.now();
@@ -83,15 +83,16 @@ impl Board {
         Surroundings {
             waits,
             former_waits: former_waits(record, history, find, free, now),
-            ..self.node_alone(record)
+            ..self.node_alone(desired, record)
         }
     }
 
     /// Surroundings as the node itself makes them, apart from its other containers.
-    fn node_alone(&self, record: &Record) -> Surroundings {
+    fn node_alone(&self, desired: &Desired, record: &Record) -> Surroundings {
         Surroundings {
-            suspension: self.suspension(&record.spec),
+            suspension: self.suspension(desired, record),
             spares_unhealthy: self.is_braked(),
+            cordon: desired.marks().cordoned_by(),
             ..Surroundings::NONE
         }
     }
@@ -104,12 +105,13 @@ impl Board {
     fn other(&self, desired: &Desired, name: &ContainerName) -> Option<Other> {
         let record = desired.named(name)?;
         let known = self.known(record.id);
+        let suspension = self.suspension(desired, record);
         Some(Other {
             record: record.clone(),
             seen: known.seen,
             history: known.history,
             activity: known.activity,
-            suspension: self.suspension(&record.spec),
+            suspension,
         })
     }
 }

@@ -218,7 +218,14 @@ impl<R: Runtime> Reconciler<R> {
         }
         let is_news = before.0 != after.0 || before.1 < after.1;
         let ended = after.0.filter(|_| is_news);
-        let exited = ended.map(|exit| exited(is_to_end(record, seen), &exit, &history, &next));
+        let exited = ended.map(|exit| {
+            exited(
+                is_to_end(record, seen),
+                &exit,
+                &history,
+                (&next, self.rests_for()),
+            )
+        });
         let former = former_exited(record, before.2.as_ref(), &history);
         let news = news(kills, is_newly_unresponsive, exited);
         for event in former.into_iter().chain(news) {
@@ -228,7 +235,7 @@ impl<R: Runtime> Reconciler<R> {
         next
     }
 
-    /// Notes that a container is to rest while CHaS does not answer, or that it runs.
+    /// Notes that a container is to rest for a while, or that it runs.
     fn note_suspension(&self, id: ContainerId, phase: &Phase, now: BootTime) {
         // Also in a trial, which would else have no deadline any more: it may not have been stopped yet.
         let is_running = matches!(
@@ -282,7 +289,7 @@ impl<R: Runtime> Reconciler<R> {
             let is_news = |exit: &Exit| !last.is_some_and(|last| last.is_same_end(exit));
             let exited = ended.filter(is_news).map(|exit| {
                 let was_asked = known.history.ended_for.is_none();
-                exited(was_asked, &exit, &known.history, &next)
+                exited(was_asked, &exit, &known.history, (&next, self.rests_for()))
             });
             (known.history.restart_count > restarts, exited)
         });

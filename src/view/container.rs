@@ -5,7 +5,6 @@ use std::time::SystemTime;
 
 use state::desired::{Owner, Record};
 use state::health::HealthState;
-use state::reason::Reason;
 use state::spec::HealthCheck;
 use state::status::{Condition, Status};
 use state::time::BootTime;
@@ -142,7 +141,7 @@ impl ManagedView {
     #[must_use]
     pub(crate) fn is_at_rest(&self) -> bool {
         match self.condition.status {
-            Status::Stopped => self.condition.reason != Some(Reason::Disconnected),
+            Status::Stopped => !self.condition.rests_for_a_while(),
             Status::Failed => self.record.finished.is_some(),
             Status::Pending
             | Status::Pulling

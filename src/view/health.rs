@@ -6,7 +6,7 @@ use state::alarm::{Alarm, NodeHealth};
 use state::id::ContainerName;
 use state::status::{Condition, Status};
 
-use super::LinkView;
+use super::{CordonView, LinkView};
 use crate::logs::keep::SilentContainer;
 use crate::monitor::NodeFacts;
 
@@ -50,6 +50,8 @@ pub(crate) struct HealthView {
     pub errors: Vec<ErrorView>,
     /// The confinement of containers.
     pub confinement: ConfinementView,
+    /// Cordon and drain.
+    pub cordon: CordonView,
     /// The link to CHaS. `None`: none is configured.
     pub link: Option<LinkView>,
 }

@@ -44,9 +44,9 @@ enum Asked {
     Answered,
 }
 
-/// Silence for which a container is not to run.
+/// Silence of CHaS for which a container is not to run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Suspension {
+pub struct Silence {
     /// Length that the spec gives.
     pub stop_after: Duration,
     /// Length in force; longer where CHaS is asked less often.
@@ -55,7 +55,7 @@ pub struct Suspension {
     pub is_certain: bool,
 }
 
-impl Suspension {
+impl Silence {
     /// All of it in a sentence, which is the same for as long as it lasts.
     #[must_use]
     pub fn message(&self) -> String {
@@ -139,9 +139,9 @@ impl Contact {
 
     /// The silence for which a container with this spec is not to run now. `None`: it may run.
     #[must_use]
-    pub fn suspension(&self, spec: &Spec, now: BootTime) -> Option<Suspension> {
+    pub fn suspension(&self, spec: &Spec, now: BootTime) -> Option<Silence> {
         let (stop_after, in_force) = (spec.on_disconnect.stop_after?, self.in_force(spec)?);
-        (self.silent_for(now) >= in_force).then_some(Suspension {
+        (self.silent_for(now) >= in_force).then_some(Silence {
             stop_after,
             in_force,
             is_certain: self.has_asked(),

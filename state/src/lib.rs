@@ -19,6 +19,7 @@
 //!   waits of a container so far.
 //! - Order: [`order`] says whom a container waits for at its first start, [`surroundings`] what stands
 //!   outside of it and holds it back.
+//! - Node: [`cordon`] says who holds new containers back, and in which order a drain stops the others.
 //! - Contact: [`contact`] says for how long CHaS has been silent, and which containers rest for that.
 //! - Schedule: [`timetable`] says for which instants a cron line stands, [`due`] what follows from those
 //!   that have come. It takes the wall time; nothing else decides by that.
@@ -52,6 +53,7 @@ pub mod blobs;
 pub mod capacity;
 pub mod chronicle;
 pub mod contact;
+pub mod cordon;
 pub mod desired;
 pub mod digest;
 pub mod due;

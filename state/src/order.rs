@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use crate::contact::Suspension;
 use crate::desired::{Record, RunState};
 use crate::history::History;
 use crate::id::ContainerName;
@@ -15,7 +14,7 @@ use crate::phase::{Phase, Stage};
 use crate::reason::Reason;
 use crate::spec::{After, AfterCondition, RestartPolicy};
 use crate::status::{Activity, Status, condition};
-use crate::surroundings::{Surroundings, Waits, WaitsEntry};
+use crate::surroundings::{Surroundings, Suspension, Waits, WaitsEntry};
 use crate::text::shown;
 use crate::time::BootTime;
 
@@ -35,7 +34,7 @@ pub struct Other {
     pub history: History,
     /// Step under way.
     pub activity: Option<Activity>,
-    /// Silence of CHaS for which it is not to run. `None`: it may.
+    /// Cause for which it is not to run for a while. `None`: it may.
     pub suspension: Option<Suspension>,
 }
 

@@ -6,14 +6,14 @@
 //! reports to CHaS, readiness and convergence. A new state of a container is a new [`Stage`], and
 //! the compiler names all who have to say something about it.
 
-use crate::contact::Suspension;
+use crate::cordon::CordonedBy;
 use crate::desired::{Finished, Record, RunState};
 use crate::history::{Cause, History};
 use crate::id::{ContainerId, InstanceName};
 use crate::observed::{Exit, Seen, Task};
 use crate::reason::Reason;
 use crate::spec::RestartPolicy;
-use crate::surroundings::{Surroundings, Waits};
+use crate::surroundings::{Surroundings, Suspension, Waits};
 use crate::time::unix_ms;
 
 mod beside;
@@ -82,11 +82,11 @@ pub enum Stage {
     Finished,
     /// The container rests until the next time of its schedule.
     Scheduled,
-    /// The container waits for the end of the node's cordon.
-    Cordoned,
-    /// The container is to rest while CHaS does not answer, and this instance of it has a task.
+    /// The container waits for the end of the node's cordon, which these hold.
+    Cordoned(CordonedBy),
+    /// The container is to rest for a while, and this instance of it has a task.
     Suspending(InstanceName, Suspension),
-    /// The container rests while CHaS does not answer.
+    /// The container rests for a while.
     Suspended(Suspension),
     /// The container is to run, and waits for others. A generation before runs on.
     Waiting(Waits),
@@ -176,7 +176,7 @@ impl Phase {
             | Stage::Stopped
             | Stage::Finished
             | Stage::Scheduled
-            | Stage::Cordoned
+            | Stage::Cordoned(_)
             | Stage::Suspended(_)
             | Stage::Waiting(_)
             | Stage::Unresponsive
@@ -204,21 +204,21 @@ impl Phase {
         }
     }
 
-    /// Whether the container rests, or is to rest, while CHaS does not answer.
+    /// Whether the container rests, or is to rest, for a while.
     #[must_use]
     pub const fn is_suspended(&self) -> bool {
         matches!(self.stage, Stage::Suspending(..) | Stage::Suspended(_))
     }
 
-    /// Whether the container is as it was asked for. A container that waits for the end of a cordon,
-    /// for others or for CHaS, whose shim does not answer, or of which nobody knows what was asked, is settled,
+    /// Whether the container is as it was asked for. A container that waits for the end of a cordon
+    /// or a drain, for others or for CHaS, whose shim does not answer, or of which nobody knows what was asked, is settled,
     /// and not as asked.
     #[must_use]
     pub const fn is_as_asked(&self) -> bool {
         self.is_settled()
             && !matches!(
                 self.stage,
-                Stage::Cordoned
+                Stage::Cordoned(_)
                     | Stage::Suspended(_)
                     | Stage::Waiting(_)
                     | Stage::Unresponsive
@@ -248,7 +248,7 @@ impl Phase {
             | Stage::Stopped
             | Stage::Finished
             | Stage::Scheduled
-            | Stage::Cordoned
+            | Stage::Cordoned(_)
             | Stage::Suspending(..)
             | Stage::Suspended(_)
             | Stage::Replacing(_)
@@ -290,7 +290,7 @@ fn stage(
         Goal::Stopped => rest::resting(record, seen, Stage::Stopped),
         Goal::Finished => rest::resting(record, seen, Stage::Finished),
         Goal::Scheduled => rest::between_runs(record, seen),
-        Goal::Cordoned if seen.instances.is_empty() => Stage::Cordoned,
+        Goal::Cordoned if seen.instances.is_empty() => Stage::Cordoned(around.cordon),
         Goal::Cordoned | Goal::Running => suspended::suspended(record, seen, history, around)
             .unwrap_or_else(|| towards_running(record, seen, history, around)),
     }

@@ -231,7 +231,7 @@ fn step(phase: &Phase, record: Option<&Record>) -> Step {
         | Stage::Stopped
         | Stage::Finished
         | Stage::Scheduled
-        | Stage::Cordoned
+        | Stage::Cordoned(_)
         | Stage::Suspended(_)
         | Stage::Unresponsive
         | Stage::Trying
@@ -321,7 +321,7 @@ fn why(stage: &Stage, record: &Record, seen: &Seen) -> String {
         | Stage::Stopped
         | Stage::Finished
         | Stage::Scheduled
-        | Stage::Cordoned
+        | Stage::Cordoned(_)
         | Stage::Watched
         | Stage::Running => "the container is as desired",
         Stage::Trying => "it is to be ready for update.min_ready before it counts",

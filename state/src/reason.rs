@@ -219,7 +219,9 @@ reasons! {
     /// The container waits for other containers before its first start.
     WaitsFor: Node, "read the message: it names each of them and its state; mend that one, give the entry under after a timeout, or leave it out";
     /// The node is cordoned and starts no new containers.
-    NodeCordoned: Node, "lift the cordon in CHaS, or run the container on another node";
+    NodeCordoned: Node, "lift the cordon, in CHaS or by chas-node-agent uncordon, as the message says; or run the container on another node";
+    /// The node is drained: everything that can be stopped is stopped, and nothing is started.
+    NodeDrained: Node, "run chas-node-agent uncordon once the work on the node is done, which starts it again";
     /// CHaS has not answered for longer than the container is to run without it.
     Disconnected: Node, "restore the way to CHaS, whose next answer starts it again; or deploy it with another on_disconnect.stop_after, or none";
     /// The newest generation was given up, and the one before is back.
@@ -236,7 +238,11 @@ impl Reason {
     pub const fn is_harmless_end(self) -> bool {
         matches!(
             self,
-            Self::Completed | Self::StopRequested | Self::ExitedCleanly | Self::Disconnected
+            Self::Completed
+                | Self::StopRequested
+                | Self::ExitedCleanly
+                | Self::Disconnected
+                | Self::NodeDrained
         )
     }
 }

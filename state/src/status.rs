@@ -113,6 +113,15 @@ impl Condition {
         }
     }
 
+    /// Whether the container rests for a while, and is started again by itself.
+    #[must_use]
+    pub fn rests_for_a_while(&self) -> bool {
+        matches!(
+            self.reason,
+            Some(Reason::Disconnected | Reason::NodeDrained)
+        )
+    }
+
     const fn plain(status: Status) -> Self {
         Self {
             status,
@@ -183,10 +192,6 @@ pub fn condition(
         Goal::Stopped | Goal::Finished if record.run == RunState::Stopped => {
             stopping(phase, history, activity, is_stuck)
         }
-        Goal::Cordoned if phase.stage == Stage::Cordoned => {
-            let message = "the node is cordoned, and takes nothing new";
-            Condition::because(Status::Pending, Reason::NodeCordoned, message)
-        }
         Goal::Absent | Goal::Stopped | Goal::Finished | Goal::Cordoned | Goal::Running => {
             // Its end is not stored yet, and nothing else can come of it.
             if let Stage::Ended(end) = &phase.stage
@@ -194,15 +199,19 @@ pub fn condition(
             {
                 return finished(end, record, history);
             }
+            if let Stage::Cordoned(by) = &phase.stage {
+                let message = by.to_string();
+                return Condition::because(Status::Pending, Reason::NodeCordoned, &message);
+            }
             if let Stage::Suspended(suspension) = &phase.stage {
                 let message = suspension.message();
-                return Condition::because(Status::Stopped, Reason::Disconnected, &message);
+                return Condition::because(Status::Stopped, suspension.reason(), &message);
             }
             if let Stage::Suspending(_, suspension) = &phase.stage {
                 return match is_stuck {
                     true => Condition::waiting(Status::Stopping, history),
                     false => {
-                        let (reason, message) = (Reason::Disconnected, suspension.message());
+                        let (reason, message) = (suspension.reason(), suspension.message());
                         Condition::because(Status::Stopping, reason, &message)
                     }
                 };

@@ -31,6 +31,7 @@ mod budgeted;
 mod chronicle;
 mod confirm;
 mod copy;
+mod cordon;
 mod defaults;
 mod disk;
 mod error;

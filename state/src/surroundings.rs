@@ -1,8 +1,10 @@
 //! Surroundings of a container: what holds it back although nothing of itself does. Plain data; who
 //! finds it out is [`crate::order`].
 
-use crate::contact::Suspension;
+use crate::contact::Silence;
+use crate::cordon::CordonedBy;
 use crate::id::ContainerName;
+use crate::reason::Reason;
 use crate::spec::AfterCondition;
 use crate::time::BootTime;
 
@@ -11,7 +13,7 @@ use crate::time::BootTime;
 pub struct Surroundings {
     /// Containers that this one waits for. `None`: it may be started.
     pub waits: Option<Waits>,
-    /// Silence of CHaS for which it is not to run. `None`: it may.
+    /// Cause for which it is not to run for a while. `None`: it may.
     pub suspension: Option<Suspension>,
     /// Containers that the generation before waits for, which serves and is to be started again first.
     /// `None`: it may be started, or there is none.
@@ -19,6 +21,8 @@ pub struct Surroundings {
     /// Whether nothing is ended for its health, since most of the node's containers stopped working
     /// at once: see [`crate::health::brake`].
     pub spares_unhealthy: bool,
+    /// Holders of the node's cordon, which keeps back what is new.
+    pub cordon: CordonedBy,
 }
 
 impl Surroundings {
@@ -28,7 +32,68 @@ impl Surroundings {
         suspension: None,
         former_waits: None,
         spares_unhealthy: false,
+        cordon: CordonedBy {
+            chas: false,
+            operator: false,
+        },
     };
+}
+
+/// Cause for which a container rests for a while, although it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Suspension {
+    /// CHaS does not answer.
+    Silent(Silence),
+    /// The node is drained.
+    Drained {
+        /// Whether its turn to be stopped has come; until then what runs of it, runs on.
+        is_due: bool,
+    },
+}
+
+impl Suspension {
+    /// Whether what runs of the container is to be stopped now.
+    #[must_use]
+    pub const fn is_certain(&self) -> bool {
+        match self {
+            Self::Silent(silence) => silence.is_certain,
+            Self::Drained { is_due } => *is_due,
+        }
+    }
+
+    /// The reason of a container that rests for it.
+    #[must_use]
+    pub const fn reason(&self) -> Reason {
+        match self {
+            Self::Silent(_) => Reason::Disconnected,
+            Self::Drained { .. } => Reason::NodeDrained,
+        }
+    }
+
+    /// All of it in a sentence, which is the same for as long as it lasts.
+    #[must_use]
+    pub fn message(&self) -> String {
+        match self {
+            Self::Silent(silence) => silence.message(),
+            Self::Drained { .. } => {
+                "an operator drains the node; the container starts again when that is over"
+                    .to_owned()
+            }
+        }
+    }
+
+    /// The one of two causes that decides: the node's drain, unless the other stops the container now and
+    /// that does not.
+    #[must_use]
+    pub const fn either(drained: Option<Self>, silent: Option<Self>) -> Option<Self> {
+        match (drained, silent) {
+            (Some(drained), Some(silent)) if !drained.is_certain() && silent.is_certain() => {
+                Some(silent)
+            }
+            (Some(drained), _) => Some(drained),
+            (None, silent) => silent,
+        }
+    }
 }
 
 /// Containers that one waits for before its first start; not empty.

@@ -41,6 +41,7 @@ const WITHOUT_ATTEMPT: [(Reason, &str); 12] = [
         Reason::WaitsFor,
         "it starts when the others are as it waits for",
     ),
+    (Reason::NodeDrained, "it starts when the node is uncordoned"),
     (Reason::Disconnected, "it starts when CHaS answers"),
     (Reason::ChangeLost, "nobody knows whether it is to run"),
     (Reason::StateLost, "of the node, not of a container"),

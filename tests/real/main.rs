@@ -93,6 +93,9 @@ mod live;
 mod loggers;
 
 #[cfg(test)]
+mod maintenance;
+
+#[cfg(test)]
 mod memory;
 
 #[cfg(test)]

@@ -88,6 +88,10 @@ const UNINDUCED: [(Reason, &str); 20] = [
         "of a node that CHaS cordons: a_cordoned_node_… in chas.rs",
     ),
     (
+        Reason::NodeDrained,
+        "of a node that is drained: maintenance.rs",
+    ),
+    (
         Reason::Disconnected,
         "of a CHaS that is silent: disconnect.rs, nodes/silence.rs",
     ),

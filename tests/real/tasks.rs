@@ -20,7 +20,11 @@ async fn a_signal_reaches_the_first_process_and_what_ends_of_it_starts_again() {
         stand.agent.ask("POST", &path, None).await
     };
     let (status, told) = kill("?signal=USR1").await;
-    assert_eq!((status, &told["status"]), (202, &json!("running")), "{told}");
+    assert_eq!(
+        (status, &told["status"]),
+        (202, &json!("running")),
+        "{told}"
+    );
     stand.printed("web", "got-usr1").await;
     let (_, before) = stand.agent.get("/containers/web").await;
     let (status, told) = kill("?wait=ended&timeout=30s").await;
@@ -33,7 +37,10 @@ async fn a_signal_reaches_the_first_process_and_what_ends_of_it_starts_again() {
     let (_, after) = stand.agent.get("/containers/web").await;
     assert_ne!(after["started"], before["started"]);
     assert_eq!(after["exit_code"], 137, "{after}");
-    assert_eq!(after["spec"]["state"], before["spec"]["state"], "as desired");
+    assert_eq!(
+        after["spec"]["state"], before["spec"]["state"],
+        "as desired"
+    );
 
     // Whoever never starts again is left as it ended.
     let more = json!({"restart": {"policy": "never"}});
@@ -53,7 +60,10 @@ async fn a_signal_reaches_the_first_process_and_what_ends_of_it_starts_again() {
         .collect();
     let signals: Vec<_> = audited.iter().map(|line| &line["signal"]).collect();
     assert_eq!(signals, ["SIGUSR1", "SIGKILL", "SIGTERM"], "{audited:#?}");
-    let (_, events) = stand.agent.get("/events?follow=false&kind=change_asked").await;
+    let (_, events) = stand
+        .agent
+        .get("/events?follow=false&kind=change_asked")
+        .await;
     assert!(events.to_string().contains("SIGUSR1"), "{events}");
     stand.end().await;
 }
@@ -77,7 +87,10 @@ async fn the_processes_of_a_container_are_its_own_and_all_of_them() {
         assert_eq!(status, 200, "{told}");
         let all = told["processes"].as_array().unwrap();
         assert_eq!(all.len(), 3, "{told:#}");
-        assert_eq!((&all[0]["pid"], &all[0]["parent_pid"]), (&json!(1), &json!(0)));
+        assert_eq!(
+            (&all[0]["pid"], &all[0]["parent_pid"]),
+            (&json!(1), &json!(0))
+        );
         for (one, seconds) in all[1..].iter().zip(["1001", "1002"]) {
             assert_eq!(one["parent_pid"], 1, "{one}");
             assert_eq!(one["command"], json!(["sleep", seconds]), "{one}");

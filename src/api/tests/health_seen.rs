@@ -8,7 +8,9 @@ use state::status::Status;
 use super::looks::failed;
 use super::named;
 use crate::monitor::NodeFacts;
-use crate::view::{AlarmView, BacklogView, ConfinementView, ErrorView, HealthView, UnsettledView};
+use crate::view::{
+    AlarmView, BacklogView, ConfinementView, CordonView, ErrorView, HealthView, UnsettledView,
+};
 
 /// Health of a node on which these containers are the worst, maybe without containerd.
 pub(crate) fn seen(containerd: bool, worst: &[&str]) -> HealthView {
@@ -32,6 +34,7 @@ pub(crate) fn seen(containerd: bool, worst: &[&str]) -> HealthView {
         containerd_since: SystemTime::UNIX_EPOCH,
         containerd_answered: None,
         containerd_error: None,
+        cordon: CordonView::default(),
         link: None,
         confinement: ConfinementView::default(),
         silent: Vec::new(),

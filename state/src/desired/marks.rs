@@ -12,11 +12,13 @@ use super::answer::Answer;
 use super::applied::{AppliedSet, SetVersion};
 use super::{Entries, RunState};
 use crate::blobs::BlobTag;
+use crate::cordon::{CordonedBy, OperatorCordon};
 use crate::id::{ContainerId, ContainerName};
 use crate::spec::SecretName;
 
 const APPLIED_SET: &str = "pulled";
 const CORDONED: &str = "cordoned";
+const OPERATOR_CORDON: &str = "operator_cordon";
 const IDENTITY: &str = "link";
 const SUPPRESSED: &str = "suppressed/";
 const TOMBSTONE: &str = "tombstone/";
@@ -72,8 +74,10 @@ pub struct StoredSecret {
 pub enum Mark {
     /// The set of CHaS that was applied last.
     AppliedSet(Box<AppliedSet>),
-    /// Whether the node starts nothing new.
+    /// Whether the node starts nothing new, by CHaS's word.
     Cordoned(bool),
+    /// Cordon by an operator.
+    OperatorCordon(Option<OperatorCordon>),
     /// Identity of this node towards CHaS.
     Identity(NodeIdentity),
     /// Container that an operator keeps otherwise than CHaS lists it.
@@ -93,6 +97,9 @@ impl Mark {
             Self::AppliedSet(applied) => (APPLIED_SET.to_owned(), Some(value(applied))),
             Self::Cordoned(cordoned) => {
                 (CORDONED.to_owned(), cordoned.then_some(Value::Bool(true)))
+            }
+            Self::OperatorCordon(cordon) => {
+                (OPERATOR_CORDON.to_owned(), cordon.as_ref().map(value))
             }
             Self::Identity(identity) => (IDENTITY.to_owned(), Some(value(identity))),
             Self::Suppressed(name, mark) => {
@@ -118,6 +125,7 @@ fn value(mark: &impl Serialize) -> Value {
 pub struct Marks {
     applied_set: Option<Box<AppliedSet>>,
     cordoned: bool,
+    operator_cordon: Option<OperatorCordon>,
     identity: Option<NodeIdentity>,
     suppressed: BTreeMap<ContainerName, Suppressed>,
     tombstones: BTreeMap<ContainerName, Tombstone>,
@@ -133,10 +141,31 @@ impl Marks {
         self.applied_set.as_deref()
     }
 
-    /// Whether the node starts nothing new.
+    /// Whether the node starts nothing new, by CHaS's word.
     #[must_use]
     pub const fn cordoned(&self) -> bool {
         self.cordoned
+    }
+
+    /// Cordon by an operator. `None`: none stands.
+    #[must_use]
+    pub const fn operator_cordon(&self) -> Option<&OperatorCordon> {
+        self.operator_cordon.as_ref()
+    }
+
+    /// Holders of the node's cordon.
+    #[must_use]
+    pub const fn cordoned_by(&self) -> CordonedBy {
+        CordonedBy {
+            chas: self.cordoned,
+            operator: self.operator_cordon.is_some(),
+        }
+    }
+
+    /// Time of the order to drain the node, milliseconds since 1970. `None`: it is not drained.
+    #[must_use]
+    pub fn drained_ms(&self) -> Option<u64> {
+        self.operator_cordon.as_ref()?.drained_ms
     }
 
     /// Identity of this node towards CHaS. `None`: not stored yet.
@@ -173,6 +202,7 @@ impl Marks {
         match mark {
             Mark::AppliedSet(applied) => self.applied_set = Some(applied.clone()),
             Mark::Cordoned(cordoned) => self.cordoned = *cordoned,
+            Mark::OperatorCordon(cordon) => self.operator_cordon.clone_from(cordon),
             Mark::Identity(identity) => self.identity = Some(identity.clone()),
             Mark::Suppressed(name, mark) => set(&mut self.suppressed, name, mark.as_ref()),
             Mark::Tombstone(name, mark) => set(&mut self.tombstones, name, mark.as_ref()),
@@ -186,7 +216,8 @@ impl Marks {
         let identity = self.identity.iter().cloned().map(Mark::Identity);
         let single = applied
             .chain(identity)
-            .chain([Mark::Cordoned(self.cordoned)]);
+            .chain([Mark::Cordoned(self.cordoned)])
+            .chain([Mark::OperatorCordon(self.operator_cordon.clone())]);
         let suppressed = self
             .suppressed
             .iter()
@@ -220,6 +251,10 @@ impl Marks {
         }
         if key == IDENTITY {
             return serde_json::from_value(value).ok().map(Mark::Identity);
+        }
+        if key == OPERATOR_CORDON {
+            let cordon = serde_json::from_value(value).ok();
+            return cordon.map(|cordon| Mark::OperatorCordon(Some(cordon)));
         }
         if key == CORDONED {
             return value.as_bool().map(Mark::Cordoned);

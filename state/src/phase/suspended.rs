@@ -1,5 +1,5 @@
-//! Stages of a container that rests while CHaS does not answer: all that runs of it is stopped, nothing
-//! is removed, and whatever was under way goes on after the next answer.
+//! Stages of a container that rests while CHaS does not answer, or the node is drained: all that runs of it is stopped, nothing
+//! is removed, and whatever was under way goes on after that.
 
 use super::{Stage, finished};
 use crate::desired::{Finished, Record};
@@ -9,7 +9,7 @@ use crate::observed::{Seen, Task};
 use crate::reason::Reason;
 use crate::surroundings::Surroundings;
 
-/// The stage for which CHaS's silence is the cause. `None`: the container goes its way.
+/// The stage for which one of these is the cause. `None`: the container goes its way.
 pub(super) fn suspended(
     record: &Record,
     seen: &Seen,
@@ -23,7 +23,7 @@ pub(super) fn suspended(
     let ended = ended.and_then(|exit| finished(record, history, exit));
     // A trial that failed for good leaves one that serves, which is to rest all the same.
     let is_trial = |end: &Finished| record.stands_back() && end.reason != Reason::Completed;
-    if let Some(end) = ended.filter(|end| !is_trial(end) || !suspension.is_certain) {
+    if let Some(end) = ended.filter(|end| !is_trial(end) || !suspension.is_certain()) {
         return Some(Stage::Ended(end));
     }
     let mut newest_first = seen.instances.iter().rev();
@@ -32,8 +32,8 @@ pub(super) fn suspended(
         return Some(Stage::Suspended(suspension));
     };
     let may_run = matches!(instance.task, Task::Running { .. } | Task::Unresponsive);
-    if may_run && !suspension.is_certain {
-        // It goes on until CHaS was asked, and nothing is begun.
+    if may_run && !suspension.is_certain() {
+        // It goes on until CHaS was asked, or its turn has come, and nothing is begun.
         return Some(match own {
             Task::Running { .. } => Stage::Running,
             Task::Unresponsive => Stage::Unresponsive,

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use super::batch::Batch;
 use super::budgeted::Budgeted;
+use super::cordon::freed;
 use super::{Store, StoreError};
 use crate::desired::applied::{AppliedSet, Conflict, Rejected, RestoredEpoch};
 use crate::desired::marks::{Mark, NodeIdentity};
@@ -269,17 +270,10 @@ fn cordon(batch: &mut Batch<'_>, cordon: bool, outcome: &mut SetOutcome) {
         return;
     }
     batch.apply([DesiredChange::Mark(Mark::Cordoned(cordon))]);
-    if cordon {
-        return;
-    }
-    let waiting = batch.desired.records().filter(|record| record.cordoned);
-    let freed: Vec<_> = waiting.map(|record| Record::clone(record)).collect();
+    let freed = freed(&batch.desired);
+    outcome.changed.extend(freed.iter().map(|record| record.id));
     for record in freed {
-        outcome.changed.push(record.id);
-        batch.apply([DesiredChange::Put(Box::new(Record {
-            cordoned: false,
-            ..record
-        }))]);
+        batch.apply([DesiredChange::Put(Box::new(record))]);
     }
 }
 

@@ -354,7 +354,9 @@ impl<'a> Batch<'a> {
             restarts_asked: goes_on.map_or(0, |same| same.restarts_asked),
             cordoned: before
                 .filter(|before| !before.removing)
-                .map_or(self.desired.marks().cordoned(), |before| before.cordoned),
+                .map_or(self.desired.marks().cordoned_by().any(), |before| {
+                    before.cordoned
+                }),
             finished,
             assignment,
             image_digest: goes_on.and_then(|same| same.image_digest.clone()),

@@ -305,6 +305,15 @@ fn audited(desired: &Desired, change: &DesiredChange) -> Option<AuditedChange> {
         }),
         DesiredChange::Mark(Mark::Cordoned(true)) => Some(of_node("cordon")),
         DesiredChange::Mark(Mark::Cordoned(false)) => Some(of_node("uncordon")),
+        DesiredChange::Mark(Mark::OperatorCordon(cordon)) => {
+            let cordon = cordon.as_ref();
+            let drains = cordon.map(|cordon| cordon.drained_ms.is_some());
+            Some(of_node(match drains {
+                Some(true) => "drain",
+                Some(false) => "operator-cordon",
+                None => "operator-uncordon",
+            }))
+        }
         DesiredChange::Mark(Mark::AppliedSet(applied)) => {
             let waits = |set: Option<&crate::desired::applied::AppliedSet>| {
                 let unconfirmed = set.and_then(|set| set.unconfirmed.as_ref());

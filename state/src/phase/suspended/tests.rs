@@ -1,7 +1,8 @@
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::contact::Suspension;
+use crate::contact::Silence;
+use crate::cordon::CordonedBy;
 use crate::desired::update::{Update, UpdateStage};
 use crate::desired::{RunState, tests::record};
 use crate::observed::{Exit, Instance};
@@ -10,6 +11,7 @@ use crate::plan::{Step, decide, plan};
 use crate::reason::Reason;
 use crate::spec::RestartPolicy;
 use crate::status::{Status, condition};
+use crate::surroundings::Suspension;
 use crate::time::BootTime;
 
 const NOW: BootTime = BootTime(Duration::from_secs(1000));
@@ -22,12 +24,16 @@ const fn around(is_certain: bool) -> Surroundings {
     Surroundings {
         waits: None,
         former_waits: None,
-        suspension: Some(Suspension {
+        suspension: Some(Suspension::Silent(Silence {
             stop_after: Duration::from_mins(1),
             in_force: Duration::from_mins(1),
             is_certain,
-        }),
+        })),
         spares_unhealthy: false,
+        cordon: CordonedBy {
+            chas: false,
+            operator: false,
+        },
     }
 }
 
