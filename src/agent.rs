@@ -26,6 +26,7 @@ mod confinement;
 mod doors;
 mod events;
 mod first_token;
+mod followers;
 mod hearing;
 mod host_paths;
 mod inherited;

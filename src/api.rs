@@ -57,6 +57,7 @@ mod files;
 mod guesses;
 mod health;
 mod idempotency;
+mod images;
 mod json;
 pub(crate) mod listener;
 mod listing;
@@ -89,12 +90,14 @@ pub(crate) use auth::{CallerToken, Gate};
 pub(crate) use caller::current_call;
 pub(crate) use clients::ClientList;
 pub(crate) use files::NodeFiles;
+pub(crate) use images::{ImageFetch, NodeImages};
 #[cfg(any(test, fuzzing))]
 pub(crate) use json::parse as parse_body;
 pub(crate) use maintenance::NodeMaintenance;
 pub(crate) use origin::OwnNames;
 use rights::{
-    DOCUMENT_PATH, EVENTS_PATH, LOGS_PATH, METRICS_PATH, NODE_STATS_PATH, STATS_PATH, WHOAMI_PATH,
+    DOCUMENT_PATH, EVENTS_PATH, FETCH_IMAGE_PATH, LOGS_PATH, METRICS_PATH, NODE_STATS_PATH,
+    STATS_PATH, WHOAMI_PATH,
 };
 pub(crate) use tasks::{NodeTasks, TaskRefusal};
 
@@ -102,7 +105,7 @@ pub(crate) use tasks::{NodeTasks, TaskRefusal};
 ///
 /// A client that goes away drops the future of its request: the calls that change something come to
 /// their end, and are acted on, without being polled again.
-pub(crate) trait NodeApi: NodeFiles + NodeMaintenance + NodeTasks {
+pub(crate) trait NodeApi: NodeFiles + NodeImages + NodeMaintenance + NodeTasks {
     /// A request with its key, at this moment. `request` is a fingerprint of all that it asks for.
     fn keyed(&self, key: Key, request: String) -> Keyed;
 
@@ -292,10 +295,11 @@ pub(crate) fn router<N: NodeApi>(
         metrics.know_problems(kinds.map(|kind| kind.code()));
     }
     let (followers, watchers) = (logs::followers(), stats::watchers());
-    let readers = events::readers();
+    let (readers, places) = (events::readers(), images::places());
     let routes = rights::routes().into_iter().filter_map(|route| {
         Some(match route.path {
             LOGS_PATH => route.with(followers.clone()),
+            FETCH_IMAGE_PATH => route.with(places.clone()),
             EVENTS_PATH => route.with(readers.clone()),
             STATS_PATH | NODE_STATS_PATH => route.with(watchers.clone()),
             DOCUMENT_PATH => route.with(document::ApiDocument(openapi::text::<N>())),

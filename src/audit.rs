@@ -114,7 +114,10 @@ impl ChangeWitness for AuditLog {
 /// The event of a change that is asked for: who asked for what, and no value of it.
 fn asked(call: &AuditCall, change: &AuditedChange) -> Event {
     let (verdict, message) = match &change.verdict {
-        AuditVerdict::Allowed => ("allowed", change.signal.clone()),
+        AuditVerdict::Allowed => (
+            "allowed",
+            change.signal.clone().or_else(|| change.image.clone()),
+        ),
         AuditVerdict::Denied(why) => ("denied", Some(why.clone())),
         AuditVerdict::Unstored => ("unstored", None),
         AuditVerdict::Unsure => ("unsure", None),

@@ -17,6 +17,7 @@ mod deploy;
 mod events;
 mod exec;
 mod fault;
+mod images;
 mod list;
 mod logs;
 mod look;
@@ -73,6 +74,9 @@ pub async fn carry_out(order: &ClientOrder, way: &WayFlags, flags: &Flags) -> an
         ClientOrder::Rollback(flags) => return change::rollback(agent, flags, screen).await,
         ClientOrder::Volume(order) => return volumes::volume(agent, order, screen).await,
         ClientOrder::Secret(order) => return secrets::secret(agent, order, screen).await,
+        ClientOrder::Pull(flags) => return images::fetch(agent, flags, screen).await,
+        ClientOrder::Prune(flags) => return images::prune(agent, flags, screen).await,
+        ClientOrder::Rmi { images } => return images::remove(agent, images, screen).await,
         ClientOrder::Cordon => return node::order(agent, "cordon", screen).await,
         ClientOrder::Uncordon => return node::order(agent, "uncordon", screen).await,
         ClientOrder::Drain(flags) => return node::drain(agent, flags, screen).await,
@@ -85,6 +89,7 @@ pub async fn carry_out(order: &ClientOrder, way: &WayFlags, flags: &Flags) -> an
         ClientOrder::Logs(flags) => logs::logs(agent, flags, screen).await?,
         ClientOrder::Cp(flags) => copy::copy(agent, flags, screen).await?,
         ClientOrder::Stats(flags) => stats::stats(agent, flags, screen).await?,
+        ClientOrder::Images => images::list(agent, screen).await?,
         ClientOrder::Top(flags) => tasks::top(agent, flags, screen).await?,
         ClientOrder::Events(flags) => events::events(agent, flags, screen).await?,
         ClientOrder::Status => look::status(agent, screen).await?,

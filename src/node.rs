@@ -31,6 +31,7 @@ mod execs;
 pub(crate) mod file_alarms;
 mod files;
 mod health;
+pub(crate) mod images;
 pub(crate) mod link;
 mod plan;
 pub(crate) mod policy_watch;
@@ -45,6 +46,7 @@ pub(crate) mod usage;
 pub(crate) mod volumes;
 
 use health::UnsettledSince;
+use images::ImageStore;
 use rollback::ImageShelf;
 use tasks::TaskReach;
 use usage::UsageSources;
@@ -71,6 +73,8 @@ pub(crate) struct AgentNode {
     volumes: Option<NodeVolumes>,
     /// `None`: nobody looks whether an image to go back to is there.
     images: Option<Arc<dyn ImageShelf>>,
+    /// `None`: images are not looked at.
+    image_store: Option<Arc<dyn ImageStore>>,
     /// `None`: no signals are sent.
     tasks: Option<Arc<dyn TaskReach>>,
     /// Level of the agent's own log.
@@ -103,6 +107,7 @@ impl AgentNode {
             usage: None,
             volumes: None,
             images: None,
+            image_store: None,
             tasks: None,
             log_level: LogLevel::new("info", |_| false),
             started: SystemTime::now(),

@@ -25,8 +25,10 @@ pub mod containerd;
 pub(crate) mod engine;
 pub(crate) mod node;
 mod progress;
+mod stored_image;
 
 pub use self::progress::{PullNote, PullProgress};
+pub(crate) use self::stored_image::StoredImage;
 
 /// Container runtime, as the reconciler sees it.
 pub trait Runtime: Send + Sync + 'static {

@@ -8,6 +8,7 @@ mod cordon;
 mod disconnect;
 mod find;
 mod health;
+mod image;
 mod link;
 mod plan;
 mod processes;
@@ -23,6 +24,7 @@ pub(crate) use find::{FindError, Found, Naming, find};
 pub(crate) use health::{
     AlarmView, BacklogView, ConfinementView, ErrorView, HealthView, LayerView, UnsettledView,
 };
+pub(crate) use image::{FetchProgress, ImageView};
 pub(crate) use link::LinkView;
 pub(crate) use plan::{
     AcquaintancesView, ContainerPlanView, DeployedView, ExplanationView, PlanView, PushSetView,

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::confinement;
+use super::followers;
 use super::hearing::{self, Hearing};
 use super::host_paths::host_paths;
 use super::link::link;
@@ -47,9 +48,7 @@ use crate::node::link::AgentLink;
 use crate::node::policy_watch::PolicyWatch;
 use crate::node::volumes::NodeVolumes;
 use crate::node::{self, AgentNode};
-use crate::reconcile::{
-    Clock, Handle, Reconciler, follow_contact, follow_drain, follow_schedules, follow_tags,
-};
+use crate::reconcile::{Clock, Handle, Reconciler, follow_contact};
 use crate::runtime::containerd::image::Images;
 use crate::runtime::containerd::{
     Confinement, Containerd, ContainerdClient, ContainerdConfig, OciRuntime, ValueSources,
@@ -105,7 +104,8 @@ impl Rooms {
         secrets::follow(config, Arc::clone(&store), &journal, stop, tracker);
         let engine = engine(config, images, client, secrets::sources(config, &store))?;
         let confined = confinement::follow(limits(config), &engine, stop.clone(), tracker);
-        let (execs, roots, shelves) = (engine.execs(), engine.roots(), NodeShelves::of(&engine));
+        let shelves = NodeShelves::of(&engine, (stop, tracker));
+        let (execs, roots) = (engine.execs(), engine.roots());
         let execs = ExecRoom::new(execs, journal.clone(), tracker.clone(), stop.clone());
         let volumes = Volumes::new(config.state.dir.clone());
         let runtime = NodeRuntime::new(
@@ -203,16 +203,11 @@ impl Rooms {
         tracker.spawn(reconciling);
         tracker.spawn(self.writer.clone().keep_copies(stop.clone()));
         tracker.spawn(self.writer.clone().keep_tending(stop.clone()));
-        let (handle, stopping) = (self.handle.clone(), stop.clone());
-        let scheduling = follow_schedules(self.writer.clone(), handle, self.journal.clone());
-        let draining = follow_drain(self.writer.clone(), self.handle.clone());
-        let following = async { tokio::join!(scheduling, draining) };
-        tracker.spawn(async move { Box::pin(stopping.run_until_cancelled(following)).await });
-        if let Some(interval) = config.registry.follow_interval {
-            let (handle, stop) = (self.handle.clone(), stop.clone());
-            let following = follow_tags(self.writer.clone(), handle, interval);
-            tracker.spawn(async move { stop.run_until_cancelled(following).await });
-        }
+        followers::start(
+            config,
+            (&self.writer, &self.handle, &self.journal),
+            (stop, tracker),
+        );
         if let Some((node, link)) = self.link {
             let (following, stopping) = (self.writer.clone(), stop.clone());
             let following = follow_contact(following, self.handle.clone());

@@ -1,18 +1,24 @@
 //! Images and tasks of the node: for whoever asks whether an image is there to be gone back to, and
 //! for signals to first processes.
 
+use std::time::SystemTime;
+
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use state::id::InstanceName;
 use state::reference::ImageReference;
 use state::spec::Signal;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
 use crate::node::AgentNode;
+use crate::node::images::{FetchOrder, ImageStore};
 use crate::node::rollback::ImageShelf;
 use crate::node::tasks::TaskReach;
-use crate::runtime::RuntimeError;
 use crate::runtime::containerd::image::Images;
 use crate::runtime::containerd::{Containerd, RunningTasks};
+use crate::runtime::{RuntimeError, StoredImage};
 
 /// Images and tasks of an engine, for the node.
 #[derive(Debug)]
@@ -22,23 +28,35 @@ pub(super) struct NodeShelves {
 }
 
 impl NodeShelves {
-    /// Those of this engine.
-    pub(super) fn of(engine: &Containerd) -> Self {
+    /// Parts of this engine. Images that are fetched at the stop of the agent are given up.
+    pub(super) fn of(
+        engine: &Containerd,
+        (stop, tracker): (&CancellationToken, &TaskTracker),
+    ) -> Self {
         Self {
-            images: LocalShelf(engine.images()),
+            images: LocalShelf {
+                images: engine.images(),
+                stop: stop.clone(),
+                tracker: tracker.clone(),
+            },
             tasks: ContainerdTasks(engine.tasks()),
         }
     }
 
     /// The node, which has them.
     pub(super) fn given_to(self, node: AgentNode) -> AgentNode {
-        node.with_shelf(self.images).with_tasks(self.tasks)
+        let node = node.with_shelf(self.images.clone());
+        node.with_images(self.images).with_tasks(self.tasks)
     }
 }
 
 /// Images as containerd has them.
 #[derive(Clone, Debug)]
-struct LocalShelf(Images);
+struct LocalShelf {
+    images: Images,
+    stop: CancellationToken,
+    tracker: TaskTracker,
+}
 
 impl ImageShelf for LocalShelf {
     fn has<'a>(
@@ -48,8 +66,8 @@ impl ImageShelf for LocalShelf {
     ) -> BoxFuture<'a, Result<bool, String>> {
         async move {
             // What is known may have been removed since.
-            self.0.invalidate(digest);
-            match self.0.local(reference, digest).await {
+            self.images.invalidate(digest);
+            match self.images.local(reference, digest).await {
                 Ok(_) => Ok(true),
                 Err(RuntimeError::ImageLost(_)) => Ok(false),
                 Err(error) => Err(error.to_string()),
@@ -57,6 +75,42 @@ impl ImageShelf for LocalShelf {
         }
         .boxed()
     }
+}
+
+impl ImageStore for LocalShelf {
+    fn stored(&self) -> BoxFuture<'_, Result<Vec<StoredImage>, RuntimeError>> {
+        self.images.stored().boxed()
+    }
+
+    fn discard<'a>(
+        &'a self,
+        digest: &'a str,
+        names: &'a [String],
+    ) -> BoxFuture<'a, Result<bool, RuntimeError>> {
+        self.images.discard(digest, names).boxed()
+    }
+
+    fn begin(&self, order: FetchOrder) -> oneshot::Receiver<Result<String, RuntimeError>> {
+        let (done, answer) = oneshot::channel();
+        let (images, stop) = (self.images.clone(), self.stop.clone());
+        self.tracker.spawn(async move {
+            let fetch = Box::pin(fetch(&images, &order));
+            let fetched = stop.run_until_cancelled(fetch).await;
+            let _whoever_waits = done.send(fetched.unwrap_or(Err(RuntimeError::Cancelled)));
+        });
+        answer
+    }
+}
+
+/// Fetches an image, and has it be kept; answers its digest.
+async fn fetch(images: &Images, fetch: &FetchOrder) -> Result<String, RuntimeError> {
+    let order = &fetch.order;
+    let wanted = (order.image_pull, fetch.signatures.as_slice());
+    let ensured = images.ensure(&order.image, wanted, &fetch.progress, &fetch.cut);
+    let digest = ensured.await?;
+    let until = SystemTime::now() + order.keep;
+    images.keep(&order.image, &digest, until).await?;
+    Ok(digest)
 }
 
 /// Tasks as containerd has them.

@@ -236,6 +236,37 @@ pub(super) const PUT_LOG_LEVEL: Operation = Operation {
         "Gives the agent's own log another level for a while, 15 minutes unless `for` says otherwise",
     )
 };
+pub(super) const IMAGES: Operation = Operation {
+    answers: &[(200, AnswerBody::Json(&["ImageList"]))],
+    problems: &[Unavailable],
+    ..Operation::of(
+        "listImages",
+        "Lists the images on the node, and who uses them",
+    )
+};
+pub(super) const FETCH_IMAGE: Operation = Operation {
+    body: TakenBody::Json("ImageOrder"),
+    answers: &[(200, AnswerBody::Lines("ImageProgress"))],
+    problems: &[PolicyDenied, Unavailable],
+    ..Operation::of(
+        "pullImage",
+        "Pulls an image before a container needs it, a line each second; the last says how it ended",
+    )
+};
+pub(super) const REMOVE_IMAGE: Operation = Operation {
+    answers: &[(200, AnswerBody::Json(&["Image"]))],
+    problems: &[Conflict, NameOutOfScope, Unavailable],
+    ..Operation::of("removeImage", "Removes an image that nothing uses")
+};
+pub(super) const PRUNE_IMAGES: Operation = Operation {
+    query: &[
+        DRY_RUN,
+        parameter("all", Flag, "Also those that are to be kept for a while"),
+    ],
+    answers: &[(200, AnswerBody::Json(&["PrunedImages"]))],
+    problems: &[NameOutOfScope, Unavailable],
+    ..Operation::of("pruneImages", "Removes the images that nothing uses")
+};
 pub(super) const CORDON: Operation = Operation {
     answers: &[(200, AnswerBody::Json(&["NodeCordon"]))],
     problems: &[NameOutOfScope, Unavailable],

@@ -18,8 +18,8 @@ use super::error::Problem;
 use super::operation::Operation;
 use super::{
     NodeApi, archives, capacity, chronicle, containers, document, events, exec, explain, health,
-    listing, log_level, logs, maintenance, metrics, operations, page, push_set, secrets, stats,
-    tasks, volumes, whoami,
+    images, listing, log_level, logs, maintenance, metrics, operations, page, push_set, secrets,
+    stats, tasks, volumes, whoami,
 };
 use crate::audit::AuditCall;
 
@@ -29,6 +29,8 @@ pub(super) const LOGS_PATH: &str = "/containers/{id}/logs";
 pub(super) const STATS_PATH: &str = "/containers/{id}/stats";
 /// Path of what all containers use.
 pub(super) const NODE_STATS_PATH: &str = "/stats";
+/// Path of pulls for no container.
+pub(super) const FETCH_IMAGE_PATH: &str = "/images/pull";
 /// Path of the events.
 pub(super) const EVENTS_PATH: &str = "/events";
 /// Path of the API's own document.
@@ -128,6 +130,10 @@ pub(super) fn routes<N: NodeApi>() -> Vec<ApiRoute<N>> {
         route(READ, Method::GET, STATS_PATH, (stats::of_container::<N>, &operations::STATS)),
         route(READ, Method::GET, NODE_STATS_PATH, (stats::of_node::<N>, &operations::NODE_STATS)),
         route(READ, Method::GET, EVENTS_PATH, (events::events::<N>, &operations::EVENTS)),
+        route(READ, Method::GET, "/images", (images::list::<N>, &operations::IMAGES)),
+        route(DEPLOY, Method::POST, FETCH_IMAGE_PATH, (images::fetch::<N>, &operations::FETCH_IMAGE)),
+        route(ADMIN, Method::POST, "/images/prune", (images::prune::<N>, &operations::PRUNE_IMAGES)),
+        route(ADMIN, Method::DELETE, "/images/{digest}", (images::remove::<N>, &operations::REMOVE_IMAGE)),
         route(READ, Method::GET, "/volumes", (volumes::list::<N>, &operations::VOLUMES)),
         route(READ, Method::GET, "/volumes/{name}", (volumes::get::<N>, &operations::VOLUME)),
         route(DEPLOY, Method::DELETE, "/volumes/{name}", (volumes::remove::<N>, &operations::REMOVE_VOLUME)),

@@ -1,4 +1,4 @@
-//! What runs in a container: signals to its first process, and its processes.
+//! Processes of a container: a signal to the first one, and a list of all.
 
 use std::sync::Arc;
 

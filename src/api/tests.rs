@@ -45,6 +45,7 @@ mod exec;
 mod explain;
 pub(super) mod files;
 pub(crate) mod health_seen;
+mod images;
 mod listing;
 mod log_level;
 mod logs;
@@ -87,8 +88,7 @@ struct Fake {
     execs: exec::FakeExecs,
     files: files::FakeFiles,
     level: log_level::FakeLevel,
-    tasks: tasks::FakeTasks,
-    cordon: maintenance::FakeCordon,
+    played: tasks::Played,
 }
 
 impl Fake {
@@ -121,8 +121,7 @@ impl Fake {
             execs: exec::FakeExecs::default(),
             files: files::FakeFiles::default(),
             level: log_level::FakeLevel::default(),
-            tasks: tasks::FakeTasks::default(),
-            cordon: maintenance::FakeCordon::default(),
+            played: tasks::Played::default(),
         }
     }
 

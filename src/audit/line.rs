@@ -44,6 +44,8 @@ struct AuditLine<'a> {
     log_level: Option<&'a AuditedLevel>,
     #[serde(skip_serializing_if = "Option::is_none")]
     signal: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    image: Option<&'a str>,
     verdict: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     denied_by: Option<&'a str>,
@@ -103,6 +105,7 @@ pub(super) fn next(
         archive: change.archive.as_ref(),
         log_level: change.log_level.as_ref(),
         signal: change.signal.as_deref(),
+        image: change.image.as_deref(),
         verdict,
         denied_by,
         lost_before: lost,

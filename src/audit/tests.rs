@@ -24,6 +24,7 @@ fn change(name: &str) -> AuditedChange {
         archive: None,
         log_level: None,
         signal: None,
+        image: None,
         verdict: AuditVerdict::Allowed,
     }
 }

@@ -22,7 +22,10 @@ const GROUPS: [(&str, &[&str]); 5] = [
             "stop", "start", "restart", "kill", "rollback", "rm", "wait", "exec", "cp", "confirm",
         ],
     ),
-    ("Keep", &["volume", "secret"]),
+    (
+        "Keep",
+        &["images", "pull", "prune", "rmi", "volume", "secret"],
+    ),
     (
         "Node",
         &[

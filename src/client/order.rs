@@ -9,11 +9,13 @@ use clap::{Args, Subcommand, ValueEnum};
 use super::names;
 
 mod help;
+mod images;
 mod kept;
 mod node;
 mod run;
 mod tasks;
 
+pub(super) use images::{FetchFlags, PruneFlags};
 pub(super) use kept::{SecretOrder, VolumeOrder};
 pub(super) use node::DrainFlags;
 pub(super) use run::RunFlags;
@@ -93,6 +95,19 @@ pub enum ClientOrder {
     /// Secrets of the node
     #[command(subcommand)]
     Secret(SecretOrder),
+    /// Lists the images on the node, and who uses them
+    Images,
+    /// Pulls an image before a container needs it
+    #[command(after_help = images::FETCH_HELP)]
+    Pull(FetchFlags),
+    /// Removes images that nothing uses
+    Prune(PruneFlags),
+    /// Removes images, which nothing may use
+    Rmi {
+        /// Images, by digest, the beginning of it, or name
+        #[arg(required = true, value_name = "IMAGE")]
+        images: Vec<String>,
+    },
     /// Shows the node at a glance
     Status,
     /// Confirms the removal of containers that CHaS no longer lists, where too many are missing at once

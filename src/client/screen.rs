@@ -104,6 +104,12 @@ impl Screen {
         let _whoever_reads = writeln!(io::stderr(), "{text}");
     }
 
+    /// Tells how a long order goes, in the place of what it told last.
+    pub(crate) fn tell_over(self, text: &str) {
+        let columns = self.columns().unwrap_or(COLUMNS).saturating_sub(1);
+        let _whoever_reads = write!(io::stderr(), "\r\u{1b}[2K{}", text::shown(text, columns));
+    }
+
     /// The text in a colour, where colours are wanted.
     pub(crate) fn coloured(self, colour: Colour, text: &str) -> String {
         let code = match colour {

@@ -108,7 +108,7 @@ mod tests {
         let mut lines = text.lines();
         assert!(lines.next().unwrap().starts_with("USER   PID   PPID"));
         let first: Vec<_> = lines.next().unwrap().split_whitespace().collect();
-        let shown = "33 1 0 S 5 minutes ago 01:02:05 2.0KiB nginx:\\u{1b}[31m -g daemon off;";
+        let shown = "33 1 0 S 5 minutes ago 01:02:05 2.0KiB nginx:\\u001b[31m -g daemon off;";
         assert_eq!(first.join(" "), shown);
         let second: Vec<_> = lines.next().unwrap().split_whitespace().collect();
         assert_eq!(second, ["-", "7", "-", "-", "-", "00:00:00", "-"]);

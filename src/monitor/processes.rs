@@ -36,7 +36,7 @@ pub(crate) struct ContainerProcess {
     pub(crate) command: Vec<String>,
 }
 
-/// Those of the processes that are still there, in the order of their numbers in the container.
+/// Processes that are still there of these, in the order of their numbers in the container.
 pub(crate) fn look(pids: &[u32]) -> Vec<ContainerProcess> {
     let seen = pids.iter().filter_map(|pid| Some((*pid, one(*pid).ok()?)));
     let seen: BTreeMap<u32, (ContainerProcess, u32)> = seen.collect();
@@ -129,11 +129,13 @@ mod tests {
 
     #[test]
     fn a_process_is_told_with_its_words_and_one_that_is_gone_is_left_out() {
-        let mut child = std::process::Command::new("sleep")
-            .args(["1000", "a b"])
+        // It waits for its input before it looks for the other.
+        let mut child = std::process::Command::new("cat")
+            .args(["-", "a b"])
+            .stdin(std::process::Stdio::piped())
             .spawn();
         let Ok(child) = &mut child else {
-            panic!("no sleep")
+            panic!("no cat")
         };
         let pids = [std::process::id(), child.id(), 4_000_000];
         let seen = look(&pids);

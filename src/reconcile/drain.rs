@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use state::cordon::{RunningContainer, due};
+use state::cordon::{DrainedContainer, due};
 use state::desired::Record;
 use state::desired::set::Desired;
 use state::history::Cause;
@@ -86,7 +86,7 @@ fn let_go(desired: &Desired, handle: &Handle, order: u64) -> BTreeSet<ContainerI
     };
     let records = desired.records().filter(|record| is_wanted(record));
     let running: Vec<_> = records
-        .map(|record| RunningContainer {
+        .map(|record| DrainedContainer {
             id: record.id,
             name: &record.name,
             after: record.spec.after.iter().map(|after| &after.name).collect(),

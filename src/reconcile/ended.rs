@@ -18,8 +18,19 @@ pub(super) fn is_to_end(record: Option<&Record>, seen: &Seen) -> bool {
 }
 
 impl<R: Runtime> Reconciler<R> {
+    /// The end of a container's process as an event, with the cause that its history gives it.
+    pub(super) fn exited(
+        &self,
+        is_asked_for: bool,
+        exit: &Exit,
+        history: &History,
+        next: &Step,
+    ) -> Event {
+        exited(is_asked_for, exit, history, (next, self.rests_for()))
+    }
+
     /// The reason for which containers rest that are asked for.
-    pub(super) fn rests_for(&self) -> Reason {
+    fn rests_for(&self) -> Reason {
         match self.writer.store().desired().marks().drained_ms() {
             Some(_) => Reason::NodeDrained,
             None => Reason::Disconnected,
@@ -30,7 +41,7 @@ impl<R: Runtime> Reconciler<R> {
 /// The end of a container's process as an event, with the cause that its history gives it.
 ///
 /// `rests_for`: the reason for which containers of the node rest now, if `next` lets it rest.
-pub(super) fn exited(
+fn exited(
     is_asked_for: bool,
     exit: &Exit,
     history: &History,

@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use super::Reconciler;
 use super::delays::{attempt_delay, is_next_pull};
 use super::effects::{kind_of, record_done, restart_delay};
-use super::ended::{exited, former_exited, is_to_end};
+use super::ended::{former_exited, is_to_end};
 use super::execute::Undone;
 use super::update::change_of;
 use crate::cause;
@@ -218,14 +218,7 @@ impl<R: Runtime> Reconciler<R> {
         }
         let is_news = before.0 != after.0 || before.1 < after.1;
         let ended = after.0.filter(|_| is_news);
-        let exited = ended.map(|exit| {
-            exited(
-                is_to_end(record, seen),
-                &exit,
-                &history,
-                (&next, self.rests_for()),
-            )
-        });
+        let exited = ended.map(|exit| self.exited(is_to_end(record, seen), &exit, &history, &next));
         let former = former_exited(record, before.2.as_ref(), &history);
         let news = news(kills, is_newly_unresponsive, exited);
         for event in former.into_iter().chain(news) {
@@ -289,7 +282,7 @@ impl<R: Runtime> Reconciler<R> {
             let is_news = |exit: &Exit| !last.is_some_and(|last| last.is_same_end(exit));
             let exited = ended.filter(is_news).map(|exit| {
                 let was_asked = known.history.ended_for.is_none();
-                exited(was_asked, &exit, &known.history, (&next, self.rests_for()))
+                self.exited(was_asked, &exit, &known.history, &next)
             });
             (known.history.restart_count > restarts, exited)
         });

@@ -95,7 +95,7 @@ impl Containerd {
 
     /// Tasks that run, for signals.
     pub(crate) fn tasks(&self) -> RunningTasks {
-        RunningTasks(Arc::clone(&self.instances))
+        self.instances.running_tasks()
     }
 
     /// Images that are on the node.

@@ -10,7 +10,7 @@ pub(crate) struct CordonView {
     pub by: CordonedBy,
     /// The operator's order. `None`: none stands.
     pub operator: Option<OperatorCordon>,
-    /// What still runs of a node that is drained.
+    /// Containers that still run on a node that is drained.
     pub left: Vec<LeftView>,
 }
 

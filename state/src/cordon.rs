@@ -74,7 +74,7 @@ impl fmt::Display for CordonedBy {
 
 /// Container of a node that is drained, of which something runs.
 #[derive(Clone, Debug)]
-pub struct RunningContainer<'a> {
+pub struct DrainedContainer<'a> {
     /// Id.
     pub id: ContainerId,
     /// Name.
@@ -87,10 +87,10 @@ pub struct RunningContainer<'a> {
     pub is_stuck: bool,
 }
 
-/// Those whose turn it is to be stopped. First come those that no other one was started after; of these,
+/// Containers whose turn it is to be stopped. First come those that no other one was started after; of these,
 /// the ones of the lowest priority. Where they were started after each other in a circle, all at once.
 #[must_use]
-pub fn due(running: &[RunningContainer<'_>]) -> BTreeSet<ContainerId> {
+pub fn due(running: &[DrainedContainer<'_>]) -> BTreeSet<ContainerId> {
     let moving = || running.iter().filter(|one| !one.is_stuck);
     let mut followers: BTreeMap<&ContainerName, Vec<ContainerId>> = BTreeMap::new();
     for one in moving() {
@@ -98,7 +98,7 @@ pub fn due(running: &[RunningContainer<'_>]) -> BTreeSet<ContainerId> {
             followers.entry(*name).or_default().push(one.id);
         }
     }
-    let is_needed = |one: &&RunningContainer<'_>| {
+    let is_needed = |one: &&DrainedContainer<'_>| {
         let mut others = followers.get(one.name).into_iter().flatten();
         others.any(|id| *id != one.id)
     };
@@ -123,7 +123,7 @@ mod tests {
             .iter()
             .map(|(_, after, _)| after.iter().map(|name| name.parse().unwrap()).collect())
             .collect();
-        let one = |index: usize| RunningContainer {
+        let one = |index: usize| DrainedContainer {
             id: ContainerId::from_bits(index as u64 + 1),
             name: &names[index],
             after: afters[index].iter().collect(),

@@ -13,7 +13,8 @@
 //!   the node.
 //! - Rules about a change: [`ownership`] says whether a push or CHaS may make it, [`guard`] whether
 //!   it waits for a person's confirmation, [`assign`] which address and ports the container gets.
-//! - Callers: [`access`] says who may call, in which role, for containers of which names. [`alarm`] says
+//! - Callers: [`access`] says who may call, in which role, for containers of which names. [`image_order`]
+//!   reads the order for an image before a container needs it. [`alarm`] says
 //!   how the node is, and [`log_level`] reads the order for another level of the agent's log.
 //! - Seen: [`observed`] is what one look at the runtime found, [`history`] the exits, failures and
 //!   waits of a container so far.
@@ -63,6 +64,7 @@ pub mod guard;
 pub mod health;
 pub mod history;
 pub mod id;
+pub mod image_order;
 pub mod log_level;
 pub mod observed;
 pub mod order;

@@ -21,6 +21,7 @@ use crate::spec::parse::Deploy;
 use names::ReservedNames;
 use rule::PolicyRule;
 
+mod ahead;
 pub mod budget;
 mod capacity;
 pub mod host_paths;

@@ -24,7 +24,7 @@ const ROUNDS: usize = 3;
 const LATE_PART: u32 = 20;
 
 /// Reasons with which no attempt is announced.
-const WITHOUT_ATTEMPT: [(Reason, &str); 12] = [
+const WITHOUT_ATTEMPT: [(Reason, &str); 13] = [
     (
         Reason::Unhealthy,
         "told while it runs; of what is restarted for it: health.rs",

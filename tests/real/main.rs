@@ -21,6 +21,9 @@ mod chas_api;
 mod after;
 
 #[cfg(test)]
+mod ahead;
+
+#[cfg(test)]
 mod apart;
 
 #[cfg(test)]

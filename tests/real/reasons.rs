@@ -23,7 +23,7 @@ mod images;
 mod starts;
 
 /// Codes that no test here induces, and where they are tested instead.
-const UNINDUCED: [(Reason, &str); 20] = [
+const UNINDUCED: [(Reason, &str); 21] = [
     (Reason::Scheduled, "of containers with a schedule: jobs.rs"),
     (
         Reason::WaitsFor,

@@ -83,6 +83,7 @@ async fn the_processes_of_a_container_are_its_own_and_all_of_them() {
     }
     for (name, user) in [("web", 0), ("own", 1234), ("shared", 0)] {
         stand.printed(name, "ready").await;
+        stand.agent.wait_status(name, "running", SOON).await;
         let (status, told) = stand.agent.get(&format!("/containers/{name}/top")).await;
         assert_eq!(status, 200, "{told}");
         let all = told["processes"].as_array().unwrap();

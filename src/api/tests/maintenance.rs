@@ -22,12 +22,12 @@ pub(super) struct FakeCordon {
 impl NodeMaintenance for Fake {
     async fn order_node(&self, order: NodeOrder) -> Result<(), Refusal> {
         self.refused()?;
-        self.cordon.orders.lock().unwrap().push(order);
+        self.played.cordon.orders.lock().unwrap().push(order);
         Ok(())
     }
 
     fn cordon(&self) -> CordonView {
-        self.cordon.view.lock().unwrap().clone()
+        self.played.cordon.view.lock().unwrap().clone()
     }
 }
 
@@ -58,7 +58,8 @@ fn drained(left: Vec<LeftView>) -> CordonView {
 #[tokio::test]
 async fn each_order_is_given_as_it_is_and_answered_with_the_cordon() {
     let node = Fake::new(Vec::new());
-    *node.cordon.view.lock().unwrap() = drained(vec![left("db", true), left("foreign", false)]);
+    *node.played.cordon.view.lock().unwrap() =
+        drained(vec![left("db", true), left("foreign", false)]);
     for (path, order) in [
         ("/node/cordon", NodeOrder::Cordon),
         ("/node/drain", NodeOrder::Drain),
@@ -66,7 +67,7 @@ async fn each_order_is_given_as_it_is_and_answered_with_the_cordon() {
     ] {
         let answer = ask(&node, "POST", path, "").await;
         assert_eq!(answer.status, 200, "{}", answer.text);
-        let given = std::mem::take(&mut *node.cordon.orders.lock().unwrap());
+        let given = std::mem::take(&mut *node.played.cordon.orders.lock().unwrap());
         assert_eq!(given, [order]);
         let operator = json!({"by": "uid:0", "since": "1970-01-01T00:00:00.000Z",
             "drained_since": "1970-01-01T00:00:01.000Z"});
@@ -88,7 +89,7 @@ async fn each_order_is_given_as_it_is_and_answered_with_the_cordon() {
     ] {
         problem(&ask(&node, "POST", path, "").await, 400, says);
     }
-    assert!(node.cordon.orders.lock().unwrap().is_empty());
+    assert!(node.played.cordon.orders.lock().unwrap().is_empty());
 }
 
 #[tokio::test(start_paused = true)]
@@ -97,10 +98,10 @@ async fn a_drain_that_is_waited_for_ends_when_only_what_stays_is_left() {
     let moves = vec![left("db", true)];
     for (then, status) in [(drained(stays), 200), (drained(moves), 504)] {
         let node = Fake::new(Vec::new());
-        *node.cordon.view.lock().unwrap() = drained(vec![left("db", true)]);
+        *node.played.cordon.view.lock().unwrap() = drained(vec![left("db", true)]);
         let later = async {
             tokio::time::sleep(Duration::from_secs(2)).await;
-            *node.cordon.view.lock().unwrap() = then;
+            *node.played.cordon.view.lock().unwrap() = then;
             node.show(Vec::new());
         };
         let path = "/node/drain?wait=drained&timeout=5s";
@@ -123,12 +124,12 @@ async fn a_drain_that_is_waited_for_ends_when_only_what_stays_is_left() {
 async fn an_admin_of_some_names_gives_no_order_about_the_node_and_sees_its_own() {
     let list = clients([client(Role::Admin, &["web-*"])]);
     let node = Fake::new(Vec::new());
-    *node.cordon.view.lock().unwrap() = drained(vec![left("db", true), left("web-1", true)]);
+    *node.played.cordon.view.lock().unwrap() = drained(vec![left("db", true), left("web-1", true)]);
     for path in ["/node/cordon", "/node/drain", "/node/uncordon"] {
         let answer = call(&node, &list, "admin", ("POST", path), &Value::Null).await;
         problem(&answer, 403, "about all containers");
     }
-    assert!(node.cordon.orders.lock().unwrap().is_empty());
+    assert!(node.played.cordon.orders.lock().unwrap().is_empty());
     let refused = Refusal::Unavailable("no disk".to_owned());
     *node.refusal.lock().unwrap() = Some(refused);
     problem(&ask(&node, "POST", "/node/drain", "").await, 503, "no disk");

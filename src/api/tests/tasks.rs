@@ -15,6 +15,14 @@ use crate::api::{NodeTasks, TaskRefusal};
 use crate::monitor::processes;
 use crate::view::ProcessesView;
 
+/// Parts that the fake agent plays.
+#[derive(Debug, Default)]
+pub(super) struct Played {
+    pub(super) tasks: FakeTasks,
+    pub(super) cordon: super::maintenance::FakeCordon,
+    pub(super) images: super::images::FakeImages,
+}
+
 /// Tasks of the fake agent: signals that were sent, and the refusal of the next.
 #[derive(Debug, Default)]
 pub(super) struct FakeTasks {
@@ -30,13 +38,13 @@ impl FakeTasks {
 
 impl NodeTasks for Fake {
     async fn send_signal(&self, id: ContainerId, signal: Signal) -> Result<(), TaskRefusal> {
-        self.tasks.refused()?;
-        self.tasks.sent.lock().unwrap().push((id, signal));
+        self.played.tasks.refused()?;
+        self.played.tasks.sent.lock().unwrap().push((id, signal));
         Ok(())
     }
 
     async fn processes(&self, id: ContainerId) -> Result<ProcessesView, TaskRefusal> {
-        self.tasks.refused()?;
+        self.played.tasks.refused()?;
         let views = self.views.lock().unwrap();
         let view = views.iter().find(|view| view.record.id == id).unwrap();
         Ok(ProcessesView {
@@ -61,7 +69,7 @@ async fn a_signal_is_sent_as_it_is_named_and_what_is_none_is_sent_to_nobody() {
     ] {
         let answer = ask(&node, "POST", &format!("{path}{query}"), "").await;
         assert_eq!(answer.status, 202, "{query}: {}", answer.text);
-        let sent = std::mem::take(&mut *node.tasks.sent.lock().unwrap());
+        let sent = std::mem::take(&mut *node.played.tasks.sent.lock().unwrap());
         let sent: Vec<_> = sent.iter().map(|(_, signal)| signal.number()).collect();
         assert_eq!(sent, [number], "{query}");
     }
@@ -72,11 +80,11 @@ async fn a_signal_is_sent_as_it_is_named_and_what_is_none_is_sent_to_nobody() {
         ("/containers/web/kill?grace=1", 400, "known are signal"),
         ("/containers/db/kill", 404, "no container"),
         // The beginning of an id names nobody who is changed.
-        ("/containers/00000000/kill", 404, "whole id"),
+        ("/containers/00000000/kill", 404, "whole name or id"),
     ] {
         problem(&ask(&node, "POST", path, "").await, status, says);
     }
-    assert!(node.tasks.sent.lock().unwrap().is_empty());
+    assert!(node.played.tasks.sent.lock().unwrap().is_empty());
     assert!(node.ordered.lock().unwrap().is_empty(), "nothing is stored");
 }
 
@@ -93,7 +101,7 @@ async fn a_signal_or_a_look_that_reaches_nobody_says_why() {
             422,
         ),
     ] {
-        *node.tasks.refusal.lock().unwrap() = Some(refusal);
+        *node.played.tasks.refusal.lock().unwrap() = Some(refusal);
         problem(
             &ask(&node, "POST", "/containers/web/kill", "").await,
             status,

@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::duration;
 
-/// What a drain stops, and what ends it.
+/// Order of a drain, and its end.
 pub(super) const DRAIN_HELP: &str = "\
 What runs is stopped in order: first what others were not started after (`after`), of these the lowest priority; each \
 with its\nstop signal and its time. Nothing is started any more, also after a reboot, until `uncordon`, which starts all of it \

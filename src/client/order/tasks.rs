@@ -4,7 +4,7 @@ use clap::Args;
 
 use crate::client::names;
 
-/// What a signal does, and what not.
+/// Effect of a signal, and its limits.
 pub(super) const KILL_HELP: &str = "\
 The signal goes to the first process, as `docker kill` sends it, and changes nothing of what is asked for: a container \
 that\nends of it starts again by its restart policy. `stop` keeps it down. A first process that has no handler for a \

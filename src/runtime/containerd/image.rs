@@ -40,6 +40,7 @@ mod share;
 mod shares;
 mod signature;
 mod slots;
+mod stored;
 mod sweep;
 mod unpack;
 

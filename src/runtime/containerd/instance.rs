@@ -7,7 +7,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use containerd_client::types::Mount;
 use state::id::InstanceName;
@@ -80,6 +80,11 @@ impl Instances {
     /// Layers that confine instances on this host, besides their capabilities and user namespaces.
     pub(super) fn confinement(&self) -> Vec<ConfinementLayer> {
         self.config.confinement.layers(&self.host)
+    }
+
+    /// Tasks that run.
+    pub(super) fn running_tasks(self: &Arc<Self>) -> RunningTasks {
+        RunningTasks(Arc::clone(self))
     }
 
     /// Ability of containerd and the kernel to map ids, as it becomes known.

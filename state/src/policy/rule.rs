@@ -13,6 +13,7 @@ use super::{Denial, NodePrivileges};
 use crate::desired::Owner;
 use crate::id::ContainerName;
 use crate::quantity::{ByteCount, CpuMillis};
+use crate::reference::ImageReference;
 use crate::spec::network::{GroupName, NetworkMode};
 use crate::spec::{RuntimeClass, Spec, SwapLimit, UserNamespace};
 
@@ -112,10 +113,20 @@ impl PolicyRule {
         self.bounds == Bounds::default() && self.totals == Totals::default()
     }
 
+    /// Every denial of an image, whatever container it is for.
+    pub(super) fn image_denials(&self, image: &ImageReference) -> Vec<Denial> {
+        let mut faults = Vec::new();
+        self.bounds.image(image, &mut faults);
+        let faults = faults.into_iter();
+        faults
+            .map(|(field, message)| Denial::new(&self.name, field, message))
+            .collect()
+    }
+
     /// Every denial of a spec by the bounds on one container.
     pub(super) fn denials(&self, spec: &Spec, node: &NodePrivileges) -> Vec<Denial> {
         let mut faults = Vec::new();
-        self.bounds.image(spec, &mut faults);
+        self.bounds.image(&spec.image, &mut faults);
         self.bounds.ports(spec, &mut faults);
         self.bounds.network(spec, &mut faults);
         self.bounds.privileges(spec, node, &mut faults);
@@ -135,14 +146,14 @@ fn fault(faults: &mut Vec<BoundFault>, field: &str, message: impl Into<String>) 
 }
 
 impl Bounds {
-    fn image(&self, spec: &Spec, faults: &mut Vec<BoundFault>) {
+    fn image(&self, image: &ImageReference, faults: &mut Vec<BoundFault>) {
         if let Some(images) = &self.images
-            && !images.iter().any(|pattern| pattern.fits(&spec.image))
+            && !images.iter().any(|pattern| pattern.fits(image))
         {
-            let message = format!("{} is not among {}", spec.image, ports::list(images));
+            let message = format!("{} is not among {}", image, ports::list(images));
             fault(faults, "image", message);
         }
-        if self.digest && spec.image.digest().is_none() {
+        if self.digest && image.digest().is_none() {
             let message = "must be named by its digest, as in \"REPOSITORY@sha256:DIGEST\"";
             fault(faults, "image", message);
         }

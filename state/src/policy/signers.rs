@@ -60,7 +60,7 @@ pub struct Signers {
 }
 
 impl Signers {
-    fn are_for(&self, image: &ImageReference) -> bool {
+    pub(super) fn are_for(&self, image: &ImageReference) -> bool {
         let fit = |patterns: &Vec<ImagePattern>| patterns.iter().any(|p| p.fits(image));
         !self.keys.is_empty() && self.images.as_ref().is_none_or(fit)
     }

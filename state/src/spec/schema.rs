@@ -4,13 +4,13 @@ use serde_json::{Map, Value, json};
 
 use super::fields::Fields;
 use super::{body, exec, parse, secrets};
-use crate::log_level;
+use crate::{image_order, log_level};
 
 pub use super::sketch::nullable;
 
 /// Schemas of all bodies: `DeployBody`; `ShownBody`, which a deploy body is shown as, without the
 /// values of its environment and the contents of its files; `DeploySet`; `ExecBody`; `SecretBody`;
-/// `LogLevelOrder`.
+/// `LogLevelOrder`; `ImageOrder`.
 #[must_use]
 pub fn bodies() -> Map<String, Value> {
     let deploy = deploy();
@@ -30,6 +30,7 @@ pub fn bodies() -> Map<String, Value> {
     let level = Fields::sketch(|fields| {
         drop(log_level::read_order(fields, |text| Ok(text.to_owned())));
     });
+    let image = Fields::sketch(|fields| drop(image_order::read_order(fields)));
     let schemas = [
         ("DeployBody", deploy),
         ("ShownBody", shown),
@@ -37,6 +38,7 @@ pub fn bodies() -> Map<String, Value> {
         ("ExecBody", exec),
         ("SecretBody", secret),
         ("LogLevelOrder", level),
+        ("ImageOrder", image),
     ];
     schemas
         .map(|(name, schema)| (name.to_owned(), schema))

@@ -13,7 +13,9 @@ use crate::desired::{Owner, Record, RunState};
 use crate::id::{ContainerId, ContainerName};
 use crate::log_level::AuditedLevel;
 use crate::policy;
-use crate::spec::{SecretName, Signal};
+use crate::spec::SecretName;
+
+mod told;
 
 /// Verdict about a change.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -89,6 +91,8 @@ pub struct AuditedChange {
     pub log_level: Option<AuditedLevel>,
     /// Signal that the container's first process is sent. `None`: none is.
     pub signal: Option<String>,
+    /// Image that is pulled or removed, by its reference or digest. `None`: none is.
+    pub image: Option<String>,
     /// Verdict.
     pub verdict: AuditVerdict,
 }
@@ -172,28 +176,6 @@ impl Store {
             ..of_node("exec")
         };
         witness.hear(&[run]).map_err(StoreError::Audit)
-    }
-
-    /// Has it be heard that a container's first process is sent a signal.
-    ///
-    /// # Errors
-    /// [`StoreError::Audit`]: it must not be sent, since nobody would know of it later.
-    pub fn note_signal(
-        &self,
-        name: ContainerName,
-        id: ContainerId,
-        signal: Signal,
-    ) -> Result<(), StoreError> {
-        let Some(witness) = self.witness.get() else {
-            return Ok(());
-        };
-        let sent = AuditedChange {
-            name: Some(name),
-            id: Some(id),
-            signal: Some(signal.into()),
-            ..of_node("kill")
-        };
-        witness.hear(&[sent]).map_err(StoreError::Audit)
     }
 
     /// Has it be heard that a volume is read, written or removed, or that files of a container are
@@ -348,6 +330,7 @@ const fn of_node(kind: &'static str) -> AuditedChange {
         archive: None,
         log_level: None,
         signal: None,
+        image: None,
         verdict: AuditVerdict::Allowed,
     }
 }

@@ -116,6 +116,19 @@ pub(crate) async fn digests(
     Ok((digests, manifest.is_some()))
 }
 
+/// Bytes of the layers of an image, packed. `None`: its manifest is absent.
+///
+/// # Errors
+/// When containerd does not answer, or what is there is no image for this machine.
+pub(crate) async fn packed_bytes(
+    client: &ContainerdClient,
+    digest: &str,
+    host: &Platform,
+) -> Result<Option<u64>, RuntimeError> {
+    let (manifest, _) = way(client, digest, host).await?;
+    Ok(manifest.map(|manifest| manifest.layers_bytes()))
+}
+
 /// Image under a root digest; `None`: manifest, configuration or an unpacked layer is absent.
 ///
 /// # Errors

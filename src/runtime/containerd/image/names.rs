@@ -2,6 +2,7 @@
 //! collector.
 
 use std::collections::{BTreeSet, HashMap};
+use std::time::{Duration, SystemTime};
 
 use containerd_client::services::v1 as api;
 use prost_types::FieldMask;
@@ -12,7 +13,7 @@ use crate::oci::descriptor::Descriptor;
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::client::{CallError, ContainerdClient, quick};
 use crate::runtime::containerd::rpc::content::to_wire;
-use crate::runtime::containerd::rpc::labels::{MANAGED, SIGNED_BY};
+use crate::runtime::containerd::rpc::labels::{KEPT_UNTIL, MANAGED, SIGNED_BY};
 
 /// Keys that are noted at one name: a label has 4,096 bytes, and each takes 72.
 const SIGNERS_MAX: usize = 48;
@@ -147,21 +148,72 @@ fn is_managed(labels: &HashMap<String, String>) -> bool {
     labels.get(MANAGED).is_some_and(|value| value == "1")
 }
 
-/// Names that the agent made, with the digests that they point to.
-pub(crate) async fn managed(
-    client: &ContainerdClient,
-) -> Result<Vec<(String, String)>, RuntimeError> {
-    let request = api::ListImagesRequest {
-        filters: vec![format!("labels.\"{MANAGED}\"==1")],
-    };
+/// Name of an image, and what containerd has of it.
+#[derive(Clone, Debug)]
+pub(crate) struct ImageName {
+    pub(crate) name: String,
+    pub(crate) digest: String,
+    /// Whether the agent made it.
+    pub(crate) managed: bool,
+    pub(crate) created: Option<SystemTime>,
+    /// Time until which it is kept although nothing uses it.
+    pub(crate) kept_until: Option<SystemTime>,
+}
+
+/// Every name.
+pub(crate) async fn all(client: &ContainerdClient) -> Result<Vec<ImageName>, RuntimeError> {
+    let request = api::ListImagesRequest::default();
     let reply = quick(client.images().list(request))
         .await
         .map_err(|error| error.into_error(Reason::CreateFailed, "list images"))?;
-    let pairs = reply
-        .images
-        .into_iter()
-        .map(|image| (image.name, image.target.unwrap_or_default().digest));
-    Ok(pairs.collect())
+    let names = reply.images.into_iter().map(|image| {
+        let kept_until = image.labels.get(KEPT_UNTIL);
+        let kept_until = kept_until.and_then(|seconds| seconds.parse().ok());
+        ImageName {
+            managed: is_managed(&image.labels),
+            kept_until: kept_until.and_then(|seconds| {
+                SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+            }),
+            name: image.name,
+            digest: image.target.unwrap_or_default().digest,
+            created: image
+                .created_at
+                .and_then(|at| SystemTime::try_from(at).ok()),
+        }
+    });
+    Ok(names.collect())
+}
+
+/// Notes at a name of the agent's own until when its image is kept, if it still leads to that one.
+pub(crate) async fn keep(
+    client: &ContainerdClient,
+    name: &str,
+    digest: &str,
+    until: SystemTime,
+) -> Result<(), RuntimeError> {
+    let found = find(client, name).await?;
+    let is_its = |image: &api::Image| {
+        let target = image.target.as_ref();
+        is_managed(&image.labels) && target.is_some_and(|target| target.digest == digest)
+    };
+    let Some(mut image) = found.filter(is_its) else {
+        return Ok(());
+    };
+    let until = until.duration_since(SystemTime::UNIX_EPOCH);
+    let seconds = until.unwrap_or_default().as_secs().to_string();
+    // The whole image, as in `note_signed`.
+    image.labels.insert(KEPT_UNTIL.to_owned(), seconds);
+    let request = api::UpdateImageRequest {
+        image: Some(image),
+        update_mask: Some(FieldMask {
+            paths: vec![format!("labels.{KEPT_UNTIL}")],
+        }),
+        ..api::UpdateImageRequest::default()
+    };
+    quick(client.images().update(request))
+        .await
+        .map(|_| ())
+        .map_err(|error| error.into_error(Reason::CreateFailed, "keep an image"))
 }
 
 /// Deletes a name. One that is absent is no error.

@@ -14,7 +14,7 @@ use crate::runtime::containerd::rpc::{gc, lease};
 impl Images {
     /// Removes the names of images that no reference and digest in `wanted` needs, and the leases
     /// of pulls that are over for good. Answers a line for each thing removed. An image asked for
-    /// shortly before is kept.
+    /// shortly before is kept, and one that is to be kept until later.
     ///
     /// `None` as a digest: not pulled yet, so whatever its name leads to is kept.
     ///
@@ -35,7 +35,14 @@ impl Images {
             kept.extend(digest.map(|digest| names::fixed_name(reference, digest)));
         }
         let mut removed = Vec::new();
-        for (name, digest) in names::managed(client).await? {
+        let now = SystemTime::now();
+        for found in names::all(client).await? {
+            let names::ImageName { name, digest, .. } = found;
+            // Somebody wants it there, whoever will use it.
+            let is_kept = found.kept_until.is_some_and(|until| until > now);
+            if !found.managed || is_kept {
+                continue;
+            }
             // A pull under way is about to want it; and one that just ended may have a container
             // that is not listed yet.
             let Some(_alone) = self.0.flights.try_enter(&image_key(&name)) else {
@@ -47,7 +54,6 @@ impl Images {
                 removed.push(format!("image {name}"));
             }
         }
-        let now = SystemTime::now();
         for found in lease::list(client, None).await? {
             let idle = !self.0.cache.is_pulling(&found.tag);
             if idle && (found.expired(now) || !tags.contains(&found.tag)) {

@@ -12,7 +12,7 @@ use crate::runtime::RuntimeError;
 
 /// Tasks that run. Clones reach the same ones.
 #[derive(Clone, Debug)]
-pub(crate) struct RunningTasks(pub(in crate::runtime::containerd) Arc<Instances>);
+pub(crate) struct RunningTasks(pub(super) Arc<Instances>);
 
 impl RunningTasks {
     /// Sends a signal to the first process of an instance. Answers whether one ran.

@@ -1,0 +1,195 @@
+//! Images on the node: listed with their users, pulled before a container needs one, and removed.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::{Extension, Json};
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use serde_json::{Value, json};
+use state::failure::Failure;
+use state::image_order::{ImageOrder, order};
+use tokio_util::sync::DropGuard;
+
+use super::access::Access;
+use super::error::Problem;
+use super::query::{Named, Parameters, RawQuery};
+use super::watchers::Watchers;
+use super::{NodeApi, Refusal, body, operations, wire};
+use crate::view::{FetchProgress, ImageView};
+
+/// Time between two lines of a pull.
+const LINE_EACH: Duration = Duration::from_secs(1);
+/// Pulls for no container at once, over the network and by the socket.
+pub(super) const OF_NETWORK: usize = 4;
+pub(super) const OF_SOCKET: usize = 4;
+
+/// The node's images, as the API needs them.
+pub(crate) trait NodeImages: Send + Sync + 'static {
+    /// Every image, by its names.
+    fn images(&self) -> impl Future<Output = Result<Vec<ImageView>, Refusal>> + Send;
+
+    /// Removes an image that nothing uses.
+    fn remove_image(&self, digest: &str)
+    -> impl Future<Output = Result<ImageView, Refusal>> + Send;
+
+    /// Removes the images that nothing uses, or only tells of them; those that are kept for a while only
+    /// with `all`.
+    fn prune_images(
+        &self,
+        all: bool,
+        dry_run: bool,
+    ) -> impl Future<Output = Result<Vec<ImageView>, Refusal>> + Send;
+
+    /// Begins to fetch an image for no container.
+    fn fetch_image(
+        &self,
+        order: ImageOrder,
+    ) -> impl Future<Output = Result<ImageFetch, Refusal>> + Send;
+}
+
+/// Fetch of an image that has begun. It ends with this value.
+pub(crate) struct ImageFetch {
+    /// The order.
+    pub(crate) order: ImageOrder,
+    /// Progress.
+    pub(crate) progress: Box<dyn Fn() -> FetchProgress + Send + Sync>,
+    /// End, with the image's digest.
+    pub(crate) done: BoxFuture<'static, Result<String, Failure>>,
+    pub(crate) _cut: DropGuard,
+}
+
+/// Places of those who pull.
+pub(super) fn places() -> Watchers {
+    Watchers::new("pull images for no container", OF_NETWORK, OF_SOCKET)
+}
+
+pub(super) async fn list<N: NodeApi>(
+    State(node): State<Arc<N>>,
+    access: Access,
+    query: RawQuery,
+) -> Result<Json<Value>, Problem> {
+    Parameters::of(query, &operations::IMAGES)?;
+    let images = node.images().await?;
+    let images: Vec<_> = images.iter().map(|view| shown(view, &access)).collect();
+    Ok(Json(json!({"images": images})))
+}
+
+pub(super) async fn remove<N: NodeApi>(
+    State(node): State<Arc<N>>,
+    access: Access,
+    Named(digest): Named,
+    query: RawQuery,
+) -> Result<Json<Value>, Problem> {
+    Parameters::of(query, &operations::REMOVE_IMAGE)?;
+    of_all(&access)?;
+    let removed = node.remove_image(&digest).await?;
+    Ok(Json(shown(&removed, &access)))
+}
+
+pub(super) async fn prune<N: NodeApi>(
+    State(node): State<Arc<N>>,
+    access: Access,
+    query: RawQuery,
+) -> Result<Json<Value>, Problem> {
+    let parameters = Parameters::of(query, &operations::PRUNE_IMAGES)?;
+    let (all, dry_run) = (parameters.flag("all")?, parameters.flag("dry_run")?);
+    of_all(&access)?;
+    let pruned = node.prune_images(all, dry_run).await?;
+    let bytes = pruned.iter().filter_map(|view| view.packed_bytes);
+    let bytes: u64 = bytes.sum();
+    let pruned: Vec<_> = pruned.iter().map(|view| shown(view, &access)).collect();
+    Ok(Json(
+        json!({"dry_run": dry_run, "images": pruned, "packed_bytes": bytes}),
+    ))
+}
+
+/// Refuses a caller of some names: another's container may need an image next.
+fn of_all(access: &Access) -> Result<(), Problem> {
+    if access.has_all() {
+        return Ok(());
+    }
+    Err(Problem::Scope(format!(
+        "images are everybody's, and {} has to do with containers named {} only",
+        access.by, access.names
+    )))
+}
+
+/// Pulls an image, and tells how far it has come, a line each second; the last one says how it ended.
+/// A caller that goes away ends the pull.
+pub(super) async fn fetch<N: NodeApi>(
+    State(node): State<Arc<N>>,
+    Extension(places): Extension<Watchers>,
+    access: Access,
+    query: RawQuery,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Problem> {
+    Parameters::of(query, &operations::FETCH_IMAGE)?;
+    let order = body::read(&access, &headers, body, |body| {
+        order(&body).map_err(Problem::Invalid)
+    });
+    let order = order.await?;
+    let place = places.take(access.peer)?;
+    let fetch = node.fetch_image(order).await?;
+    let lines = futures_util::stream::unfold(Some(fetch), next);
+    // Whoever may not come in any more pulls nothing more, either.
+    let lines = lines.take_until(access.end.reached()).map(move |line| {
+        let _until_the_stream_ends = &place;
+        Ok::<_, Infallible>(line)
+    });
+    let headers = [
+        (header::CONTENT_TYPE, "application/x-ndjson"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    Ok((headers, Body::from_stream(lines)).into_response())
+}
+
+/// The next line, and what follows it.
+async fn next(fetch: Option<ImageFetch>) -> Option<(Bytes, Option<ImageFetch>)> {
+    let mut fetch = fetch?;
+    let line = match tokio::time::timeout(LINE_EACH, &mut fetch.done).await {
+        Err(_) => {
+            let line = progress(&fetch);
+            return Some((Bytes::from(format!("{line}\n")), Some(fetch)));
+        }
+        Ok(Ok(digest)) => {
+            let mut line = progress(&fetch);
+            line["status"] = json!("pulled");
+            line["digest"] = json!(digest);
+            line["kept_until"] = json!(wire::time(SystemTime::now() + fetch.order.keep));
+            line
+        }
+        Ok(Err(failure)) => {
+            let mut line = progress(&fetch);
+            line["status"] = json!("failed");
+            (line["reason"], line["message"]) = (json!(failure.reason), json!(failure.message));
+            line
+        }
+    };
+    Some((Bytes::from(format!("{line}\n")), None))
+}
+
+fn progress(fetch: &ImageFetch) -> Value {
+    let now = (fetch.progress)();
+    json!({
+        "image": fetch.order.image.to_string(), "status": "pulling",
+        "fetched_bytes": now.fetched_bytes, "total_bytes": now.total_bytes, "message": now.message,
+    })
+}
+
+/// An image with those of its users that the caller has to do with.
+fn shown(view: &ImageView, access: &Access) -> Value {
+    let users = view.used_by.iter().filter(|name| access.names.has(name));
+    json!({
+        "digest": view.digest, "names": view.names, "managed": view.managed,
+        "packed_bytes": view.packed_bytes, "created": view.created.map(wire::time),
+        "kept_until": view.kept_until.map(wire::time),
+        "used": !view.used_by.is_empty(), "used_by": users.collect::<Vec<_>>(),
+    })
+}
