@@ -31,6 +31,7 @@ mod hearing;
 mod host_paths;
 mod inherited;
 mod link;
+mod look;
 mod looks;
 mod probes;
 mod registries;
@@ -44,7 +45,11 @@ mod subnet;
 mod tls;
 mod usage;
 
+pub(crate) use self::look::{
+    containerd_of, network_of, readable_secrets, registries_of, with_kept_subnets,
+};
 pub use self::review::{review, tls_fault};
+pub(crate) use self::tls::{CertificateVerdict, certificate_verdict};
 
 /// Time for turns and requests under way once the agent is to stop. Work that is cut off is found
 /// by the next start's first look; systemd kills after the unit's `TimeoutStopSec`, 30 s.

@@ -13,6 +13,7 @@ use crate::config::{Flags, TokenOrder};
 mod audit;
 pub mod completion;
 mod daemon;
+mod doctor;
 mod groups;
 mod policy;
 mod token;
@@ -44,6 +45,13 @@ pub enum Invocation {
         flags: Flags,
         /// ClientOrder about it.
         order: TokenOrder,
+    },
+    /// Checks the node.
+    Doctor {
+        /// Flags, for the agent's configuration.
+        flags: Flags,
+        /// Whether the answer is JSON.
+        json: bool,
     },
     /// Carries out an order to an agent.
     Client {
@@ -119,6 +127,10 @@ fn of_host(matches: &ArgMatches) -> Invocation {
         Some(("man", below)) => Invocation::Manual(completion::directory(below)),
         // clap requires a subcommand of `config`, and `check` is the only one.
         Some(("config", below)) => Invocation::ConfigCheck(flags(deepest(below))),
+        Some(("doctor", below)) => Invocation::Doctor {
+            flags: flags(below),
+            json: below.get_flag(doctor::JSON),
+        },
         Some(("audit", below)) => Invocation::AuditVerify(flags(deepest(below))),
         Some(("policy", below)) => {
             let check = deepest(below);
@@ -247,6 +259,10 @@ mod tests {
             parsed("agent policy check --owner chas body.yaml --policy-file /p"),
             Ok(Invocation::PolicyCheck { flags, body: Some(_), owner: Owner::Chas })
                 if flags.values["policy.file"] == "/p"
+        ));
+        assert!(matches!(
+            parsed("agent doctor --json --state-dir /s"),
+            Ok(Invocation::Doctor { flags, json: true }) if flags.values["state.dir"] == "/s"
         ));
         assert!(matches!(parsed("agent version"), Ok(Invocation::Version)));
         let create =

@@ -38,9 +38,9 @@ pub use context::WayFlags;
 pub use fault::{EXIT_FAILED, EXIT_FOUND, EXIT_OWN, EXIT_UNREACHABLE, exit_code, is_unread};
 pub use order::ClientOrder;
 
-use agent::Agent;
+pub(crate) use agent::{Agent, Way};
 use change::ContainerChange;
-use screen::Screen;
+pub(crate) use screen::{Colour, Screen};
 
 /// Carries out an order; answers the exit code. `flags`: those that say where this host's agent is.
 ///

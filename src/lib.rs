@@ -89,6 +89,8 @@
 //! - `hostile`: inputs of others and the parsers that meet them first, for fuzzing alone.
 //! - [`agent`]: the only wiring. It builds the rooms, starts them, and stops them in order; no
 //!   container is stopped when the agent is. Only `main` ends the process.
+//! - [`doctor`]: looks at the node by the rooms' own looks, beside an agent or in place of one. It starts
+//!   none of them, and changes nothing.
 //!
 //! # One deploy, from push to running
 //!
@@ -119,6 +121,8 @@
 //! - A reason: `state/src/reason.rs`, `contrib/docs/troubleshooting.md`, a test in `tests/real/reasons`.
 //! - An alarm, for every state in which the node looks well and is not: a row in
 //!   `state/src/alarm.rs`, and [`journal::Journal::set_alarm`] after each look at it.
+//! - A check of `doctor`: a row in `doctor/check.rs`, its facts and judgement in the file of its group, and
+//!   a row in `contrib/docs/doctor.md`.
 //! - A route: a row in `api/rights.rs`, its operation in `api/operations.rs` and the bodies of its answers in
 //!   `api/openapi/answers.txt`, a handler below `api`, a call of [`api::NodeApi`] that `node` answers with a type of [`view`].
 //! - An event: [`state::event::EventKind`], its line in `journal/line.rs`, its count in `count.rs`.
@@ -212,6 +216,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 mod devices;
+pub mod doctor;
 pub(crate) mod exec;
 pub mod feed;
 mod host_paths;

@@ -35,6 +35,7 @@ mod threads;
 
 pub use bridge::{BridgeConfig, BridgeNetwork, ContainerReach, HostReach, free_subnet};
 pub use fault::{NetworkError, Part};
+pub(crate) use finding::HostSurvey;
 pub use finding::{NetworkFaults, NetworkFinding};
 pub use hosts_files::RESOLV_CONF;
 

@@ -47,6 +47,7 @@ pub(crate) mod volumes;
 
 use health::UnsettledSince;
 use images::ImageStore;
+pub(crate) use health::is_before_this_agent;
 use rollback::ImageShelf;
 use tasks::TaskReach;
 use usage::UsageSources;

@@ -65,7 +65,7 @@ pub(super) fn follow(
 }
 
 /// Files with secrets that others can read or change, each as a sentence.
-fn readable(config: &Config) -> Vec<String> {
+pub(super) fn readable(config: &Config) -> Vec<String> {
     let credentials = config.registry.auth_file.as_deref();
     let made = [config.state.admin_token(), config.state.secrets_key()];
     let files = config.secret_files.iter().chain(&made);

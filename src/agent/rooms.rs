@@ -303,7 +303,7 @@ fn call_rules(config: &Config, (token, clients): (CallerToken, ClientList)) -> C
     }
 }
 
-fn bridge_config(config: &Config) -> BridgeConfig {
+pub(super) fn bridge_config(config: &Config) -> BridgeConfig {
     BridgeConfig {
         resolv_conf: RESOLV_CONF.map(PathBuf::from).into(),
         bridge: config.network.bridge.clone(),

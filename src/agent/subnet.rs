@@ -78,6 +78,21 @@ async fn settled4(mut config: Config) -> Config {
     config
 }
 
+/// The configuration with the subnets that were chosen before, as far as they were.
+pub(super) fn kept_in(mut config: Config) -> Config {
+    if config.network.subnet_auto
+        && let Ok(Some(subnet)) = kept(&config.state.dir.join(FILE))
+    {
+        config.network.subnet = subnet;
+    }
+    if config.network.subnet6_auto
+        && let Ok(Some(subnet)) = kept(&config.state.dir.join(FILE6))
+    {
+        config.network.subnet6 = Some(subnet);
+    }
+    config
+}
+
 /// The subnet that was chosen before. `None`: none was.
 fn kept<S: FromStr<Err: std::error::Error + Send + Sync + 'static>>(
     path: &Path,

@@ -133,10 +133,23 @@ impl TlsWatch {
 
 /// Verdict about a certificate's time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum CertificateVerdict {
+pub(crate) enum CertificateVerdict {
+    /// Well.
     Counts,
+    /// Well, and whatever renews it should have by now.
     EndsSoon,
+    /// Over, or not begun.
     CountsNot,
+}
+
+/// Verdict about a certificate that counts from the one moment to the other.
+pub(crate) fn certificate_verdict(
+    (first, last): (SystemTime, SystemTime),
+    now: SystemTime,
+) -> CertificateVerdict {
+    let (left, gone) = (last.duration_since(now), now.duration_since(first));
+    let all = last.duration_since(first).unwrap_or_default();
+    verdict(left.ok().zip(gone.ok()).map(|(left, _)| (left, all)))
 }
 
 /// The verdict about the time that is left to a certificate, and that it has in all.
@@ -175,6 +188,16 @@ mod tests {
             );
         }
         assert_eq!(verdict(None), CertificateVerdict::CountsNot);
+        let at = |day: u64| SystemTime::UNIX_EPOCH + hours(24 * day);
+        for (now, expected) in [
+            (0, CertificateVerdict::CountsNot),
+            (2, CertificateVerdict::Counts),
+            (90, CertificateVerdict::EndsSoon),
+            (102, CertificateVerdict::CountsNot),
+        ] {
+            let found = certificate_verdict((at(1), at(101)), at(now));
+            assert_eq!(found, expected, "{now}");
+        }
     }
     fn written(directory: &Path, behind: &str) -> ApiTls {
         let pem = concat!(env!("CARGO_MANIFEST_DIR"), "/src/api/listener/tls/pem/");

@@ -34,7 +34,7 @@ use slots::{Admission, Slot, SlotLimits, Slots};
 pub(crate) use socket::SocketDoor;
 pub(crate) use tcp::TcpDoor;
 
-pub(crate) use tls::{TlsInForce, TlsMaterial};
+pub(crate) use tls::{TlsInForce, TlsMaterial, file_validity, validity_of};
 
 mod bodies;
 mod pace;

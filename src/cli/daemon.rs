@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::builder::PathBufValueParser;
 use clap::{Arg, ArgMatches, Command};
 
-use super::{audit, policy, token};
+use super::{audit, doctor, policy, token};
 use crate::config::keys::{ConfigKey, KEYS};
 use crate::config::{DEFAULT_FILE, FILE_VARIABLE, Flags};
 
@@ -51,6 +51,7 @@ pub(super) fn host_commands(with_flags: bool) -> impl Iterator<Item = Command> {
         .subcommand(check);
     let commands = [
         config,
+        doctor::command(),
         policy::command(),
         audit::command(),
         token::command(),

@@ -33,6 +33,7 @@ const GROUPS: [(&str, &[&str]); 5] = [
             "drain",
             "uncordon",
             "daemon",
+            "doctor",
             "config",
             "policy",
             "token",

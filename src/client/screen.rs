@@ -132,7 +132,7 @@ pub(crate) fn input() -> io::Result<tokio::fs::File> {
 }
 
 /// Whether a person may be asked.
-pub(super) fn has_person() -> bool {
+pub(crate) fn has_person() -> bool {
     io::stdin().is_terminal()
 }
 

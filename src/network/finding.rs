@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use state::alarm::Alarm;
+use state::id::InstanceName;
 
 /// Most subjects of one alarm that are told; the others are counted.
 const TOLD_MAX: usize = 5;
@@ -18,6 +19,28 @@ pub struct NetworkFinding {
     pub subject: String,
     /// The state in a sentence, with names, to be read after the subject.
     pub message: String,
+}
+
+/// Network of the host as a look finds it that changes nothing. What could not be looked at is an error
+/// in words.
+#[derive(Clone, Debug)]
+pub(crate) struct HostSurvey {
+    /// Whether the bridge is there.
+    pub(crate) bridge: Result<bool, String>,
+    /// Others on the host that have addresses of the containers' subnet.
+    pub(crate) shared: Result<Vec<String>, String>,
+    /// Chains of nftables that drop the packets of containers, with the remedy of each.
+    pub(crate) closed: Result<Vec<NetworkFinding>, String>,
+    /// Rules that `iptables` lacks for the packets of containers to pass; empty: nothing drops them.
+    pub(crate) lacking: Vec<String>,
+    /// The kernel's switch for forwarding, `None`: it cannot be read.
+    pub(crate) forwards: Option<bool>,
+    /// Name servers and the table of connections, where something is at fault with them.
+    pub(crate) findings: Vec<NetworkFinding>,
+    /// Instances that have a netns.
+    pub(crate) netns: Result<Vec<InstanceName>, String>,
+    /// Whether somebody listens at the port of the API, on any address that it would have.
+    pub(crate) api_taken: bool,
 }
 
 /// Faults that findings are, by alarm and subject.

@@ -20,6 +20,12 @@ const ERRORS_MAX: usize = 5;
 /// shows it.
 const BEFORE_THIS_AGENT: Duration = Duration::from_secs(1_767_225_600);
 
+/// Whether a clock that shows this time is not set.
+#[must_use]
+pub(crate) fn is_before_this_agent(now: SystemTime) -> bool {
+    now < SystemTime::UNIX_EPOCH + BEFORE_THIS_AGENT
+}
+
 /// Moments since which containers are not settled, as those who ask for the health see it; somebody
 /// does whenever the board changes.
 #[derive(Debug, Default)]
@@ -140,7 +146,7 @@ impl AgentNode {
             raise(Alarm::StateRebuilding, self.started, message);
         }
         let now = SystemTime::now();
-        if now < SystemTime::UNIX_EPOCH + BEFORE_THIS_AGENT {
+        if is_before_this_agent(now) {
             let message = format!("it shows {}", humantime::format_rfc3339_seconds(now));
             raise(Alarm::ClockUnset, self.started, message);
         }

@@ -28,6 +28,7 @@ pub(crate) use self::config::ValueSources;
 use self::image::Images;
 pub(crate) use self::instance::RunningTasks;
 use self::instance::{CreatedRootfs, Instances};
+pub(crate) use self::look::{ContainerdLook, runc_version};
 pub use self::rpc::client::ContainerdClient;
 use self::rpc::{events, plugins};
 pub use self::shim::oci_runtime::OciRuntime;
@@ -41,6 +42,7 @@ use crate::runtime::{PullProgress, RuntimeError, RuntimeEvent, RuntimeListing, S
 mod config;
 pub mod image;
 mod instance;
+mod look;
 mod rpc;
 mod shim;
 

@@ -36,6 +36,7 @@ mod defaults;
 mod disk;
 mod error;
 mod files;
+mod glance;
 mod histories;
 mod jobs;
 mod kept;
@@ -61,6 +62,7 @@ mod witness;
 
 pub use defaults::{Defaults, has_begun};
 pub use error::StoreError;
+pub use glance::StoredGlance;
 pub use limits::Limits;
 pub use push::{ExpectedTag, Idempotent, ReplaceOutcome, ReplaceRequest};
 pub use rollback::{RollbackRequest, RollbackTarget};

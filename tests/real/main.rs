@@ -60,6 +60,9 @@ mod disconnect;
 mod disk;
 
 #[cfg(test)]
+mod doctor;
+
+#[cfg(test)]
 mod doors;
 
 #[cfg(test)]

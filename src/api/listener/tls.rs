@@ -202,6 +202,23 @@ fn validity(certificate: &CertificateDer<'_>) -> Result<(SystemTime, SystemTime)
     }
 }
 
+/// The first and last moment at which the first certificate of a file (PEM) counts. Blocks.
+///
+/// # Errors
+/// It cannot be read, in a sentence.
+pub(crate) fn file_validity(path: &Path) -> Result<(SystemTime, SystemTime), String> {
+    let chain = certificates(path, &bytes(path)?)?;
+    validity(&chain[0]).map_err(|fault| told(path, &fault))
+}
+
+/// The first and last moment at which a certificate (DER) counts.
+///
+/// # Errors
+/// It cannot be read.
+pub(crate) fn validity_of(certificate: &[u8]) -> Result<(SystemTime, SystemTime), String> {
+    validity(&CertificateDer::from(certificate.to_vec()))
+}
+
 /// The last moment at which a certificate behind the agent's own counts. `None`: it is an
 /// authority's own, of which clients have theirs, or its time cannot be read.
 fn last_of_issuer(certificate: &CertificateDer<'_>) -> Option<SystemTime> {

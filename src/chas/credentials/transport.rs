@@ -75,8 +75,29 @@ impl Transport {
         Ok(client)
     }
 
+    /// A client of its own, whose answers tell the certificate that the server showed. Blocks.
+    ///
+    /// # Errors
+    /// A file cannot be read, or holds nothing that can be used.
+    pub(crate) fn looking(&self) -> Result<reqwest::Client, CredentialsError> {
+        let pem = self.read()?;
+        let builder = reqwest::Client::builder().tls_info(true);
+        let built = self.configured(builder, &pem);
+        built
+            .and_then(reqwest::ClientBuilder::build)
+            .map_err(CredentialsError::Tls)
+    }
+
     fn build(&self, pem: &Pem) -> reqwest::Result<reqwest::Client> {
-        let mut builder = reqwest::Client::builder()
+        self.configured(reqwest::Client::builder(), pem)?.build()
+    }
+
+    fn configured(
+        &self,
+        builder: reqwest::ClientBuilder,
+        pem: &Pem,
+    ) -> reqwest::Result<reqwest::ClientBuilder> {
+        let mut builder = builder
             .dns_resolver(Lookup::default())
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_keepalive(KEEPALIVE)
@@ -95,6 +116,6 @@ impl Transport {
         if self.identity.is_some() {
             builder = builder.identity(reqwest::Identity::from_pem(&pem.identity)?);
         }
-        builder.build()
+        Ok(builder)
     }
 }

@@ -20,6 +20,8 @@ use crate::network::finding::NetworkFinding;
 use crate::network::threads::blocking;
 use crate::network::{AssignedInstance, NetworkError, hosts_files};
 
+mod survey;
+
 /// Counter and limit of the kernel's connections. Beyond the limit it drops new ones.
 const CONNECTIONS: [&str; 2] = [
     "/proc/sys/net/netfilter/nf_conntrack_count",

@@ -36,6 +36,20 @@ pub(super) async fn ensure(bridge: &str, wanted: bool) -> Result<Vec<String>, Ne
     ensure_of(("iptables", LEGACY, Kind::Ipv4), bridge, wanted).await
 }
 
+/// Runs of `iptables` that would let the bridge's packets pass, none of which is done. Empty: they pass, as
+/// far as `iptables` tells.
+pub(super) async fn lacking(bridge: &str) -> Vec<String> {
+    let mut runs = Vec::new();
+    let is_legacy = firewall::legacy::has_table(Kind::Ipv4, "filter");
+    for program in ["iptables"].into_iter().chain(is_legacy.then_some(LEGACY)) {
+        let rules = iptables(program, &["-S"]).await.unwrap_or_default();
+        let inserts = plan(&rules, bridge, true).into_iter();
+        let inserts = inserts.filter(|run| run.first().is_some_and(|word| word == "-I"));
+        runs.extend(inserts.map(|run| format!("{program} {}", run.join(" "))));
+    }
+    runs
+}
+
 /// The same for IPv6 packets.
 pub(super) async fn ensure_ipv6(bridge: &str, wanted: bool) -> Result<Vec<String>, NetworkError> {
     ensure_of(("ip6tables", LEGACY6, Kind::Ipv6), bridge, wanted).await

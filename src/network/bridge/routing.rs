@@ -14,7 +14,8 @@ use crate::network::NetworkError;
 /// Most links between which nothing is forwarded.
 pub(super) const LINKS_MAX: usize = 256;
 
-const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+/// The kernel's switch for forwarding.
+pub(super) const IP_FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 
 /// Memory of the links that the node had when it did not forward, until the next reboot.
 #[derive(Clone, Debug)]

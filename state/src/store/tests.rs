@@ -4,6 +4,7 @@ mod circles;
 mod damage;
 mod declared;
 mod defaults;
+mod glances;
 mod guarded;
 mod jumps;
 mod live;

@@ -4,6 +4,8 @@ use std::path::{Path, PathBuf};
 
 use containerd_client::services::v1 as api;
 
+use state::text::shown;
+
 use super::client::{CallError, ContainerdClient, quick};
 use super::snapshots::SNAPSHOTTER;
 
@@ -15,6 +17,25 @@ pub(crate) async fn snapshots_dir(client: &ContainerdClient) -> Result<Option<Pa
 /// Directory of the blobs; `None`: containerd does not tell.
 pub(crate) async fn content_dir(client: &ContainerdClient) -> Result<Option<PathBuf>, CallError> {
     directory(client, "io.containerd.content.v1", "content").await
+}
+
+/// Fault for which containerd has no snapshotter for the agent's containers, in its words. `None`: it has
+/// one.
+pub(crate) async fn snapshotter_fault(
+    client: &ContainerdClient,
+) -> Result<Option<String>, CallError> {
+    let request = api::PluginsRequest {
+        filters: vec![format!(
+            "type==io.containerd.snapshotter.v1,id=={SNAPSHOTTER}"
+        )],
+    };
+    let reply = quick(client.introspection().plugins(request)).await?;
+    Ok(match reply.plugins.into_iter().next() {
+        None => Some(format!("its plugin {SNAPSHOTTER} is disabled")),
+        Some(plugin) => plugin
+            .init_err
+            .map(|status| shown(&status.message, 300).into_owned()),
+    })
 }
 
 /// Directories of all that it keeps: its own, and that of the layers, which may be elsewhere.

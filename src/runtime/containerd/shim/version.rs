@@ -94,7 +94,11 @@ fn obstacle(program: &str, says: &str) -> Option<String> {
     })
 }
 
-async fn told(program: &str, search_path: &OsStr) -> io::Result<String> {
+/// Words of a program about its version.
+///
+/// # Errors
+/// It is not there, fails, or does not end in time.
+pub(crate) async fn told(program: &str, search_path: &OsStr) -> io::Result<String> {
     let run = Command::new(program)
         .arg("--version")
         .env_clear()
