@@ -35,6 +35,7 @@ mod look;
 mod looks;
 mod probes;
 mod registries;
+mod removal;
 mod review;
 mod rooms;
 mod secrets;
@@ -48,6 +49,7 @@ mod usage;
 pub(crate) use self::look::{
     containerd_of, network_of, readable_secrets, registries_of, with_kept_subnets,
 };
+pub(crate) use self::removal::{NodeRemoval, RemovedNode};
 pub use self::review::{review, tls_fault};
 pub(crate) use self::tls::{CertificateVerdict, certificate_verdict};
 

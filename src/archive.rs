@@ -9,6 +9,7 @@
 use std::fmt;
 use std::io;
 
+pub(crate) use bundle::bundled;
 pub(crate) use container::{ContainerRoot, RootEngine};
 pub(crate) use pack::{PackedFrom, pack};
 pub(crate) use room::{ArchiveDownload, ArchivePlace, ArchiveRefusal, ArchiveRoom, ArchiveUpload};
@@ -16,6 +17,7 @@ pub(crate) use stream::ArchiveSender;
 pub(crate) use unpack::unpack;
 
 mod acl;
+mod bundle;
 mod container;
 mod header;
 mod pack;

@@ -9,6 +9,8 @@ use state::desired::Owner;
 use crate::client::{ClientOrder, WayFlags};
 use crate::config::keys::KEYS;
 use crate::config::{Flags, TokenOrder};
+use crate::doctor::BundleOrder;
+use crate::uninstall::UninstallOrder;
 
 mod audit;
 pub mod completion;
@@ -17,6 +19,7 @@ mod doctor;
 mod groups;
 mod policy;
 mod token;
+mod uninstall;
 
 use completion::Shell;
 use daemon::flags;
@@ -52,6 +55,20 @@ pub enum Invocation {
         flags: Flags,
         /// Whether the answer is JSON.
         json: bool,
+    },
+    /// Packs a bundle for maintainers.
+    SupportBundle {
+        /// Flags, for the agent's configuration.
+        flags: Flags,
+        /// The order.
+        order: BundleOrder,
+    },
+    /// Removes what the agent made.
+    Uninstall {
+        /// Flags, for the agent's configuration.
+        flags: Flags,
+        /// The order.
+        order: UninstallOrder,
     },
     /// Carries out an order to an agent.
     Client {
@@ -130,6 +147,14 @@ fn of_host(matches: &ArgMatches) -> Invocation {
         Some(("doctor", below)) => Invocation::Doctor {
             flags: flags(below),
             json: below.get_flag(doctor::JSON),
+        },
+        Some(("support-bundle", below)) => Invocation::SupportBundle {
+            flags: flags(below),
+            order: doctor::bundle_order(below),
+        },
+        Some(("uninstall", below)) => Invocation::Uninstall {
+            flags: flags(below),
+            order: uninstall::order(below),
         },
         Some(("audit", below)) => Invocation::AuditVerify(flags(deepest(below))),
         Some(("policy", below)) => {
@@ -264,6 +289,16 @@ mod tests {
             parsed("agent doctor --json --state-dir /s"),
             Ok(Invocation::Doctor { flags, json: true }) if flags.values["state.dir"] == "/s"
         ));
+        assert!(matches!(
+            parsed("agent support-bundle -o /b --log-lines 5 --config /c"),
+            Ok(Invocation::SupportBundle { flags, order })
+                if flags.file.is_some() && order.log_lines == 5 && !order.container_logs
+        ));
+        assert!(matches!(
+            parsed("agent uninstall --yes --keep-volumes"),
+            Ok(Invocation::Uninstall { order, .. })
+                if order.yes && !order.dry_run && !order.volumes
+        ));
         assert!(matches!(parsed("agent version"), Ok(Invocation::Version)));
         let create =
             "agent token create ci --role deploy --names web-*,api --expires 90d --clients-file /c";
@@ -324,6 +359,7 @@ mod tests {
             "agent token create ci --names *x",
             "agent token create ci --expires 0s",
             "agent token revoke",
+            "agent uninstall --volumes --keep-volumes",
         ] {
             assert!(!parsed(line).unwrap_err().asked_for, "{line}");
         }

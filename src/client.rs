@@ -40,7 +40,7 @@ pub use order::ClientOrder;
 
 pub(crate) use agent::{Agent, Way};
 use change::ContainerChange;
-pub(crate) use screen::{Colour, Screen};
+pub(crate) use screen::{Colour, Screen, asks};
 
 /// Carries out an order; answers the exit code. `flags`: those that say where this host's agent is.
 ///

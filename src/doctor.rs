@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use crate::agent;
 use crate::client::Screen;
 use crate::config::{self, Config, Flags, LoadFor};
+pub use bundle::{BundleOrder, LOG_LINES, run as bundle};
 use check::{CheckAnswer, CheckGroup, DoctorCheck};
 use configuration::SeenConfiguration;
 use engine::SeenEngine;
@@ -25,17 +26,22 @@ use outside::SeenOutside;
 use report::DoctorReport;
 use running::SeenAgent;
 
+mod bundle;
+mod chas;
 mod check;
 mod configuration;
 mod engine;
 mod host;
 mod kernel;
+mod known;
 mod leftovers;
+mod mask;
 mod network;
 mod outside;
 mod programs;
 mod report;
 mod running;
+mod sources;
 #[cfg(test)]
 mod tests;
 

@@ -91,6 +91,7 @@
 //!   container is stopped when the agent is. Only `main` ends the process.
 //! - [`doctor`]: looks at the node by the rooms' own looks, beside an agent or in place of one. It starts
 //!   none of them, and changes nothing.
+//! - [`uninstall`]: ends the agent and has its own runtime remove all that it made.
 //!
 //! # One deploy, from push to running
 //!
@@ -244,6 +245,7 @@ mod secrets;
 pub(crate) mod shutdown;
 pub(crate) mod signals;
 pub mod telemetry;
+pub mod uninstall;
 pub(crate) mod view;
 mod volumes;
 mod within;

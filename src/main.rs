@@ -11,7 +11,7 @@ use chas_node_agent::cli::{self, Invocation};
 use chas_node_agent::client::{self, ClientOrder, WayFlags};
 use chas_node_agent::config::{self, Config, Flags, LoadFor, Reload, TokenOrder};
 use chas_node_agent::log_level::LogLevel;
-use chas_node_agent::{agent, audit, doctor, logs, telemetry};
+use chas_node_agent::{agent, audit, doctor, logs, telemetry, uninstall};
 use state::access::ClientToken;
 use state::desired::Owner;
 
@@ -41,7 +41,13 @@ fn main() -> ExitCode {
     match cli::parse(std::env::args_os(), std::io::stdin().is_terminal()) {
         Ok(Invocation::Run(flags)) => run(flags),
         Ok(Invocation::ConfigCheck(flags)) => check_config(&flags),
-        Ok(Invocation::Doctor { flags, json }) => look_at_node(|| doctor::run(&flags, json)),
+        Ok(Invocation::Doctor { flags, json }) => order_about_node(|| doctor::run(&flags, json)),
+        Ok(Invocation::SupportBundle { flags, order }) => {
+            order_about_node(|| doctor::bundle(&flags, &order))
+        }
+        Ok(Invocation::Uninstall { flags, order }) => {
+            order_about_node(|| uninstall::run(&flags, order))
+        }
         Ok(Invocation::AuditVerify(flags)) => verify_audit(&flags),
         Ok(Invocation::PolicyCheck { flags, body, owner }) => {
             check_policy(&flags, body.as_deref(), owner)
@@ -213,8 +219,8 @@ fn order_of_client(order: &ClientOrder, way: &WayFlags, flags: &Flags) -> ExitCo
     }
 }
 
-/// Carries out an order that looks at this host, and ends with its exit code.
-fn look_at_node<F: Future<Output = anyhow::Result<u8>>>(order: impl FnOnce() -> F) -> ExitCode {
+/// Carries out an order about this host, and ends with its exit code.
+fn order_about_node<F: Future<Output = anyhow::Result<u8>>>(order: impl FnOnce() -> F) -> ExitCode {
     let done = provide_tls().and_then(|()| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -61,7 +61,7 @@ use crate::writer::Writer;
 const NETWORK_RETRY: Duration = Duration::from_secs(2);
 
 /// Runtime of this agent.
-type AgentRuntime = NodeRuntime<Containerd, BridgeNetwork>;
+pub(super) type AgentRuntime = NodeRuntime<Containerd, BridgeNetwork>;
 
 /// Every room, built and not yet started.
 pub(super) struct Rooms {
@@ -323,7 +323,7 @@ pub(super) fn bridge_config(config: &Config) -> BridgeConfig {
     }
 }
 
-fn loggers(
+pub(super) fn loggers(
     config: &Config,
     journal: &Journal,
     stop: &CancellationToken,
@@ -375,7 +375,7 @@ fn runtimes(config: &Config) -> BTreeMap<String, OciRuntime> {
     known.collect()
 }
 
-fn engine(
+pub(super) fn engine(
     config: &Config,
     images: Images,
     client: ContainerdClient,

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::builder::PathBufValueParser;
 use clap::{Arg, ArgMatches, Command};
 
-use super::{audit, doctor, policy, token};
+use super::{audit, doctor, policy, token, uninstall};
 use crate::config::keys::{ConfigKey, KEYS};
 use crate::config::{DEFAULT_FILE, FILE_VARIABLE, Flags};
 
@@ -52,6 +52,8 @@ pub(super) fn host_commands(with_flags: bool) -> impl Iterator<Item = Command> {
     let commands = [
         config,
         doctor::command(),
+        doctor::bundle_command(),
+        uninstall::command(),
         policy::command(),
         audit::command(),
         token::command(),

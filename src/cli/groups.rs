@@ -34,6 +34,8 @@ const GROUPS: [(&str, &[&str]); 5] = [
             "uncordon",
             "daemon",
             "doctor",
+            "support-bundle",
+            "uninstall",
             "config",
             "policy",
             "token",

@@ -200,6 +200,29 @@ impl Agent {
         read.with_context(|| format!("the answer at {} is not an agent's", self.name))
     }
 
+    /// Sends a request, and answers the bytes of its answer as they are, as many as `bytes_max`, and whether
+    /// there were more.
+    pub(crate) async fn bytes(
+        &self,
+        request: RequestBuilder,
+        bytes_max: usize,
+    ) -> anyhow::Result<(Vec<u8>, bool)> {
+        let mut response = self.open_answer(request).await?;
+        let mut bytes = Vec::new();
+        while let Some(piece) = response
+            .chunk()
+            .await
+            .map_err(|error| self.broken(&error))?
+        {
+            bytes.extend_from_slice(&piece);
+            if bytes.len() > bytes_max {
+                bytes.truncate(bytes_max);
+                return Ok((bytes, true));
+            }
+        }
+        Ok((bytes, false))
+    }
+
     /// Asks for an answer at this path.
     pub(crate) async fn see(&self, segments: &[&str]) -> anyhow::Result<Value> {
         self.answer(self.get(segments)).await

@@ -211,7 +211,7 @@ impl DoctorCheck {
         self.answers(CheckVerdict::Ok, message.into())
     }
 
-    /// Its facts cannot be known.
+    /// The facts of the check cannot be known.
     pub(super) fn skipped(self, message: impl Into<String>) -> CheckAnswer {
         self.answers(CheckVerdict::Skipped, message.into())
     }

@@ -31,7 +31,7 @@ pub(super) struct SeenEngine {
     pub(super) look: Result<ContainerdLook, String>,
     /// File systems of its directories.
     pub(super) file_systems: BTreeMap<PathBuf, String>,
-    /// Its shim and the runc on its `PATH`, or the fault of it. `None`: only root may look.
+    /// Programs below it. `None`: only root may look.
     pub(super) programs: Option<SeenPrograms>,
 }
 
@@ -234,10 +234,10 @@ mod tests {
         };
         let rows: &[Planted<SeenEngine>] = &[
             (Reachable, "FAIL", "/s: refused", |seen| {
-                seen.look = Err("refused".to_owned())
+                seen.look = Err("refused".to_owned());
             }),
             (Snapshotter, "skip", "does not answer", |seen| {
-                seen.look = Err(String::new())
+                seen.look = Err(String::new());
             }),
             (
                 ContainerdVersion,
@@ -261,22 +261,22 @@ mod tests {
                 seen.file_systems = [("/root".into(), "nfs4".to_owned())].into();
             }),
             (Namespace, "warn", "other programs", |seen| {
-                seen.namespace = "k8s.io".to_owned()
+                seen.namespace = "k8s.io".to_owned();
             }),
             (Namespace, "warn", "2 containers", |seen| {
-                look(seen).unmanaged = 2
+                look(seen).unmanaged = 2;
             }),
             (RuntimePrograms, "FAIL", "neither beside", |seen| {
-                programs(seen).shim = None
+                programs(seen).shim = None;
             }),
             (RuntimePrograms, "FAIL", "not found", |seen| {
                 programs(seen).runc = Err("not found".to_owned());
             }),
             (RuntimePrograms, "skip", "only root", |seen| {
-                seen.programs = None
+                seen.programs = None;
             }),
             (RuncVersion, "skip", "only root", |seen| {
-                seen.programs = None
+                seen.programs = None;
             }),
             (RuncVersion, "warn", "CVE", |seen| {
                 programs(seen).runc = Ok((String::new(), Some("CVE".to_owned())));

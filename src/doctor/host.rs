@@ -188,36 +188,36 @@ mod tests {
         use DoctorCheck::{Clock, DiskSpace, FileModes, Inodes};
         let rows: &[Planted<SeenHost>] = &[
             (Clock, "FAIL", "not set: it shows 1970", |seen| {
-                seen.now = SystemTime::UNIX_EPOCH
+                seen.now = SystemTime::UNIX_EPOCH;
             }),
             (Clock, "FAIL", "by 61 s", |seen| seen.offset = Some(61)),
             (Clock, "warn", "no time service keeps", |seen| {
-                seen.is_kept = Some(false)
+                seen.is_kept = Some(false);
             }),
             (Clock, "ok", "tells of itself", |seen| seen.is_kept = None),
             (DiskSpace, "FAIL", "0 of 100 bytes", |seen| {
-                disk(seen).bytes.0 = 0
+                disk(seen).bytes.0 = 0;
             }),
             (DiskSpace, "warn", "/state: 4 of 100", |seen| {
-                disk(seen).bytes.0 = 4
+                disk(seen).bytes.0 = 4;
             }),
             (DiskSpace, "warn", "gone", |seen| {
-                seen.disks = vec![Err("gone".to_owned())]
+                seen.disks = vec![Err("gone".to_owned())];
             }),
             (Inodes, "FAIL", "0 of 100 inodes", |seen| {
-                disk(seen).inodes.0 = 0
+                disk(seen).inodes.0 = 0;
             }),
             (Inodes, "ok", "not counted", |seen| {
-                disk(seen).inodes = (0, 0)
+                disk(seen).inodes = (0, 0);
             }),
             (FileModes, "FAIL", "(mode 0755)", |seen| {
-                seen.directories[0].2 = 0o755
+                seen.directories[0].2 = 0o755;
             }),
             (FileModes, "FAIL", "belongs to user 65534", |seen| {
-                seen.directories[0].1 = 65_534
+                seen.directories[0].1 = 65_534;
             }),
             (FileModes, "FAIL", "a secret", |seen| {
-                seen.readable = vec!["a secret".to_owned()]
+                seen.readable = vec!["a secret".to_owned()];
             }),
         ];
         check_rows(&well(), SeenHost::judge, rows);

@@ -235,19 +235,19 @@ mod tests {
             (Overlay, "FAIL", "neither", |seen| seen.has_overlay = false),
             (Seccomp, "FAIL", "none", |seen| seen.has_seccomp = false),
             (ControlGroups, "FAIL", "without memory", |seen| {
-                without(seen, "memory")
+                without(seen, "memory");
             }),
             (ControlGroups, "warn", "without cpuset", |seen| {
-                without(seen, "cpuset")
+                without(seen, "cpuset");
             }),
             (ControlGroups, "FAIL", "not mounted", |seen| {
                 seen.controllers = Err("not mounted".to_owned());
             }),
             (OpenFiles, "FAIL", "at most 1024", |seen| {
-                seen.open_files_max = Some(1024)
+                seen.open_files_max = Some(1024);
             }),
             (OpenFiles, "warn", "at most 4096", |seen| {
-                seen.open_files_max = Some(4096)
+                seen.open_files_max = Some(4096);
             }),
             (OpenFiles, "FAIL", "900 of the machine's 1000", |seen| {
                 seen.files = Some((900, 1000));

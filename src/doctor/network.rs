@@ -192,7 +192,7 @@ mod tests {
         };
         let rows: &[Planted<SeenNetwork>] = &[
             (NfTables, "FAIL", "not found", |seen| {
-                seen.nft = Some("not found".to_owned())
+                seen.nft = Some("not found".to_owned());
             }),
             (NfTables, "skip", "only root", |seen| {
                 (seen.nft, seen.is_root) = (Some(String::new()), false);
@@ -204,7 +204,7 @@ mod tests {
                 (seen.survey.forwards, seen.survey.bridge) = (Some(false), Ok(false));
             }),
             (Forwarding, "FAIL", "cannot be read", |seen| {
-                seen.survey.forwards = None
+                seen.survey.forwards = None;
             }),
             (Firewall, "FAIL", "chain drops", |seen| {
                 seen.survey.closed = Ok(vec![found(Alarm::ForwardingBlocked, "drops")]);
@@ -239,7 +239,7 @@ mod tests {
                 seen.survey.findings = vec![found(Alarm::ConnectionsFull, "nearly")];
             }),
             (ApiPort, "FAIL", "listens on 9090", |seen| {
-                seen.survey.api_taken = true
+                seen.survey.api_taken = true;
             }),
             (ApiPort, "ok", "the agent runs", |seen| {
                 (seen.survey.api_taken, seen.agent_runs) = (true, true);

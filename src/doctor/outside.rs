@@ -2,42 +2,24 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use futures_util::future::join_all;
-use reqwest::tls::TlsInfo;
 use state::reason::Reason;
 use state::reference::ImageReference;
 use tokio::time::timeout;
 
+use super::chas::{ANSWER_MAX, CertificateTime, SeenChas, ask_chas};
 use super::check::{CheckAnswer, DoctorCheck};
 use crate::agent::{self, CertificateVerdict, certificate_verdict};
-use crate::api::listener::{file_validity, validity_of};
-use crate::cause;
-use crate::chas::credentials::Transport;
-use crate::config::{ChasSection, Config};
+use crate::api::listener::file_validity;
+use crate::config::Config;
 use crate::registry::{RegistryClient, RegistryError};
 
-/// Time for one server.
-const ANSWER_MAX: Duration = Duration::from_secs(6);
 /// Most registries that are asked.
 const REGISTRIES_MAX: usize = 8;
 /// Repository that no registry has, to ask one of which no image is desired.
 const NONE: &str = "chas-doctor/none:none";
-
-/// Time of a certificate, or the fault for which it cannot be told.
-type CertificateTime = Result<(SystemTime, SystemTime), String>;
-
-/// CHaS as it answered.
-#[derive(Clone, Debug)]
-pub(super) struct SeenChas {
-    /// Host and port.
-    pub(super) server: String,
-    /// Status of the answer, or the fault for which there is none.
-    pub(super) answer: Result<u16, String>,
-    /// Seconds by which its clock is another.
-    pub(super) offset: Option<u64>,
-}
 
 /// Servers as one look found them.
 #[derive(Clone, Debug)]
@@ -184,52 +166,6 @@ async fn of_file(path: &Path) -> CertificateTime {
     read.await.unwrap_or_else(|error| Err(error.to_string()))
 }
 
-/// Asks CHaS for nothing, with no token: any answer will do.
-async fn ask_chas(chas: &ChasSection) -> (SeenChas, Option<CertificateTime>) {
-    let (host, port) = (chas.url.host_str(), chas.url.port_or_known_default());
-    let server = format!("{}:{}", host.unwrap_or_default(), port.unwrap_or_default());
-    let mut seen = SeenChas {
-        server,
-        answer: Err(format!("no answer within {ANSWER_MAX:?}")),
-        offset: None,
-    };
-    let transport = Transport::new(chas);
-    let built = tokio::task::spawn_blocking(move || transport.looking()).await;
-    let client = match built {
-        Ok(Ok(client)) => client,
-        Ok(Err(error)) => {
-            seen.answer = Err(error.to_string());
-            return (seen, None);
-        }
-        Err(error) => {
-            seen.answer = Err(error.to_string());
-            return (seen, None);
-        }
-    };
-    let mut url = chas.url.clone();
-    let _no_password = url.set_username("").and_then(|()| url.set_password(None));
-    match timeout(ANSWER_MAX, client.get(url).send()).await {
-        Err(_) => (seen, None),
-        Ok(Err(error)) => {
-            seen.answer = Err(cause::root(&error.without_url()).to_string());
-            (seen, None)
-        }
-        Ok(Ok(response)) => {
-            let date = response.headers().get("date");
-            let date = date.and_then(|date| httpdate::parse_http_date(date.to_str().ok()?).ok());
-            seen.offset = date.map(|theirs| {
-                let now = SystemTime::now();
-                let ahead = theirs.duration_since(now);
-                ahead.unwrap_or_else(|behind| behind.duration()).as_secs()
-            });
-            let shown = response.extensions().get::<TlsInfo>();
-            let shown = shown.and_then(|shown| Some(validity_of(shown.peer_certificate()?)));
-            seen.answer = Ok(response.status().as_u16());
-            (seen, shown)
-        }
-    }
-}
-
 /// An image for each registry that is known, desired ones first.
 fn asked_of(config: &Config, images: &[ImageReference]) -> Vec<ImageReference> {
     let mut asked: BTreeMap<String, ImageReference> = BTreeMap::new();
@@ -319,6 +255,8 @@ async fn look_up(names: Vec<String>) -> BTreeMap<String, Option<String>> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::doctor::tests::{Planted, check_rows};
 
@@ -352,20 +290,20 @@ mod tests {
                 seen.chas.as_mut().unwrap().answer = Err("refused".to_owned());
             }),
             (Chas, "FAIL", "answers 502", |seen| {
-                seen.chas.as_mut().unwrap().answer = Ok(502)
+                seen.chas.as_mut().unwrap().answer = Ok(502);
             }),
             (Chas, "ok", "none is configured", |seen| seen.chas = None),
             (Certificates, "warn", "/crt counts until", |seen| {
-                until(seen, 14)
+                until(seen, 14);
             }),
             (Certificates, "FAIL", "does not count", |seen| {
-                until(seen, 9)
+                until(seen, 9);
             }),
             (Certificates, "FAIL", "no PEM", |seen| {
                 seen.certificates = [("/crt".to_owned(), Err("no PEM".to_owned()))].into();
             }),
             (Certificates, "ok", "none is configured", |seen| {
-                seen.certificates.clear()
+                seen.certificates.clear();
             }),
             (Dns, "FAIL", "chas: no such name", |seen| {
                 seen.names = [("chas".to_owned(), Some("no such name".to_owned()))].into();
@@ -382,7 +320,7 @@ mod tests {
                 seen.images = vec![(format!("r/{NONE}"), fault)];
             }),
             (Registries, "ok", "no image is desired", |seen| {
-                seen.images.clear()
+                seen.images.clear();
             }),
         ];
         check_rows(&well(), SeenOutside::judge, rows);

@@ -14,11 +14,11 @@ use crate::config::Config;
 /// Answers of the agent.
 #[derive(Clone, Debug)]
 pub(super) struct SeenAgent {
-    /// Its `/health`, or the fault for which there is none.
+    /// Answer of `/health`, or the fault for which there is none.
     pub(super) health: Result<Value, String>,
-    /// Its `/version`.
+    /// Answer of `/version`.
     pub(super) version: Value,
-    /// Its `/containers`; an error: as above.
+    /// Answer of `/containers`; an error: as above.
     pub(super) containers: Result<Value, String>,
     /// Process that has its socket.
     pub(super) process: Option<u32>,
@@ -26,9 +26,22 @@ pub(super) struct SeenAgent {
 }
 
 impl SeenAgent {
+    /// The agent by its socket, and the process that has it.
+    ///
+    /// # Errors
+    /// None answers there, in words.
+    pub(super) async fn open(config: &Config) -> Result<(Agent, Option<u32>), String> {
+        let socket = config.state.socket();
+        let agent = Agent::open(Way::Socket(socket.clone())).await;
+        let agent = agent.map_err(|error| format!("{error:#}"))?;
+        let stream = tokio::net::UnixStream::connect(&socket).await;
+        let peer = stream.and_then(|stream| stream.peer_cred());
+        let process = peer.ok().and_then(|peer| peer.pid());
+        Ok((agent, process.and_then(|pid| u32::try_from(pid).ok())))
+    }
+
     /// Asks.
     pub(super) async fn read(config: &Config) -> Self {
-        let socket = config.state.socket();
         let mut seen = Self {
             health: Err(String::new()),
             version: Value::Null,
@@ -36,18 +49,16 @@ impl SeenAgent {
             process: None,
             is_root: rustix::process::geteuid().is_root(),
         };
-        let agent = match Agent::open(Way::Socket(socket.clone())).await {
-            Ok(agent) => agent,
-            Err(error) => {
-                let fault = format!("{error:#}");
+        let agent = match Self::open(config).await {
+            Ok((agent, process)) => {
+                seen.process = process;
+                agent
+            }
+            Err(fault) => {
                 (seen.health, seen.containers) = (Err(fault.clone()), Err(fault));
                 return seen;
             }
         };
-        let stream = tokio::net::UnixStream::connect(&socket).await;
-        let peer = stream.and_then(|stream| stream.peer_cred());
-        let process = peer.ok().and_then(|peer| peer.pid());
-        seen.process = process.and_then(|pid| u32::try_from(pid).ok());
         let (health, version, containers) = tokio::join!(
             agent.see(&["health"]),
             agent.see(&["version"]),
@@ -185,13 +196,13 @@ mod tests {
                 seen.version = json!({"version": "0.0.9"});
             }),
             (Alarms, "skip", "no agent", |seen| {
-                seen.health = Err(String::new())
+                seen.health = Err(String::new());
             }),
             (Alarms, "FAIL", "DiskFull: none", |seen| {
-                stands(seen, "degraded")
+                stands(seen, "degraded");
             }),
             (Alarms, "warn", "DiskFull: none", |seen| {
-                stands(seen, "healthy")
+                stands(seen, "healthy");
             }),
             (Alarms, "warn", "web is failed: CrashLoop", |seen| {
                 let web = json!({"name": "web", "status": "failed", "reason": "CrashLoop"});

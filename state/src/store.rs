@@ -62,7 +62,7 @@ mod witness;
 
 pub use defaults::{Defaults, has_begun};
 pub use error::StoreError;
-pub use glance::StoredGlance;
+pub use glance::{StateLock, StoredGlance};
 pub use limits::Limits;
 pub use push::{ExpectedTag, Idempotent, ReplaceOutcome, ReplaceRequest};
 pub use rollback::{RollbackRequest, RollbackTarget};

@@ -190,7 +190,8 @@ async fn forwarding_that_is_off_and_certificates_that_are_over_are_found() {
     let [certificate, key] = ["x.crt", "x.key"].map(|name| dir.join(name).display().to_string());
     let script = r#"
         openssl req -newkey ec -pkeyopt ec_paramgen_curve:P-256 -nodes -keyout "$1" -out "$1.csr" -subj /CN=x
-        openssl x509 -req -in "$1.csr" -signkey "$1" -days 0 -out "$0"
+        printf 'basicConstraints=CA:FALSE\n' >"$1.ext"
+        openssl x509 -req -in "$1.csr" -signkey "$1" -days 0 -out "$0" -extfile "$1.ext"
     "#;
     run("sh", ["-ec", script, &certificate, &key]).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(1100));

@@ -33,6 +33,9 @@ mod attack;
 mod audit;
 
 #[cfg(test)]
+mod bundle;
+
+#[cfg(test)]
 mod capacity;
 
 #[cfg(test)]
@@ -155,6 +158,9 @@ mod tasks;
 
 #[cfg(test)]
 mod testbed;
+
+#[cfg(test)]
+mod uninstall;
 
 #[cfg(test)]
 mod unit;

@@ -15,7 +15,7 @@ use crate::runtime::RuntimeError;
 /// containerd as it answered.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ContainerdLook {
-    /// Its version.
+    /// Version.
     pub(crate) version: String,
     /// Known faults of that version, in a sentence.
     pub(crate) outdated: Option<String>,

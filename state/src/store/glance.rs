@@ -2,6 +2,8 @@
 //! is locked, repaired or changed by it.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io;
 use std::path::Path;
 
 use super::copy::{self, CopyState, NAMES};
@@ -11,6 +13,23 @@ use crate::desired::Entries;
 use crate::desired::set::Desired;
 use crate::id::ContainerId;
 use crate::reference::ImageReference;
+
+/// Lock of a state directory, by which no agent opens the store in it.
+#[derive(Debug)]
+pub struct StateLock {
+    _directory: File,
+}
+
+impl StateLock {
+    /// Takes the lock.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`]: an agent has it; else the directory cannot be used.
+    pub fn take(directory: &Path) -> io::Result<Self> {
+        let locked = StateDir::new(directory, sound_disk).lock()?;
+        Ok(Self { _directory: locked })
+    }
+}
 
 /// Content of the newest intact copy beside sled. It may be a moment older than sled's.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,3 +1,5 @@
+//! Glances at what is stored, beside an agent and without one.
+
 use super::*;
 
 #[test]
@@ -26,9 +28,12 @@ fn a_glance_sees_what_is_stored_and_changes_nothing() {
     // Also beside an agent that has the store open.
     let glance = StoredGlance::at(path).unwrap().unwrap();
     assert_eq!(glance.ids, [record.id].into());
-    assert_eq!(glance.images, [record.spec.image.clone()]);
+    assert_eq!(glance.images, std::slice::from_ref(&record.spec.image));
     assert_eq!(files(), before);
+    let taken = StateLock::take(path).unwrap_err();
+    assert_eq!(taken.kind(), std::io::ErrorKind::WouldBlock);
     drop(store);
+    StateLock::take(path).unwrap();
     for name in ["desired.json.a", "desired.json.b"] {
         if path.join(name).exists() {
             std::fs::write(path.join(name), "spoilt").unwrap();

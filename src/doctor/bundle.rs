@@ -1,0 +1,255 @@
+//! `support-bundle`: one archive with all that a maintainer needs of this node, and no secret. What is not
+//! there, or does not answer, is said in its manifest.
+
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::known::known_secrets;
+use super::mask::SecretMask;
+use super::sources::{self, FILE_BYTES_MAX, Source, of_json, of_text};
+use crate::archive;
+use crate::client::Screen;
+use crate::config::{self, Config, Flags, LoadFor, LoadedConfig};
+use crate::doctor::{blocking, within};
+
+/// Bytes of all of them together, before they are compressed.
+const BUNDLE_BYTES_MAX: usize = 64 << 20;
+/// Time for all of it.
+const BUNDLE_TIME_MAX: Duration = Duration::from_secs(90);
+/// Lines of the agent's log, where nobody says how many.
+pub const LOG_LINES: u32 = 10_000;
+/// Warning where containers print into the bundle.
+const PRINTED: &str = "warning: --container-logs takes in what containers print, which may be anything: \
+                       read it before you send it";
+
+/// Order for a bundle.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BundleOrder {
+    /// File to be written. `None`: one in the working directory, named after the node and the time.
+    pub file: Option<PathBuf>,
+    /// Whether the last lines of containers' logs are taken in.
+    pub container_logs: bool,
+    /// Last lines of the agent's log that are taken in.
+    pub log_lines: u32,
+}
+
+/// File of a bundle.
+#[derive(Clone, Debug)]
+pub(super) struct BundleFile {
+    name: String,
+    content: Vec<u8>,
+    is_cut: bool,
+    masked: usize,
+}
+
+/// Carries out `support-bundle`; answers the exit code.
+///
+/// # Errors
+/// The archive cannot be written, or is there already.
+pub async fn run(flags: &Flags, order: &BundleOrder) -> anyhow::Result<u8> {
+    let screen = Screen::new(false, config::environment("NO_COLOR").is_some());
+    if order.container_logs {
+        screen.tell(PRINTED);
+    }
+    let given = flags.clone();
+    let loading = blocking(move || config::load(&given, &config::environment, LoadFor::Check));
+    let loaded = within(loading).await.flatten();
+    let Some(loaded) = loaded else {
+        anyhow::bail!("the configuration is not read in time: a disk hangs");
+    };
+    let path = order.file.clone().unwrap_or_else(|| file_name(&loaded));
+    // Before the work: nobody waits for a bundle that has no place.
+    let file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
+    let gathering = Box::pin(gathered(flags, &loaded, order));
+    let files = tokio::time::timeout(BUNDLE_TIME_MAX, gathering).await;
+    let written = match files {
+        Ok(files) => {
+            let named = files
+                .into_iter()
+                .map(|(name, content)| (format!("chas-support/{name}"), content));
+            let files: Vec<_> = named.collect();
+            blocking(move || archive::bundled(file, &files)).await
+        }
+        Err(_) => Some(Err(std::io::ErrorKind::TimedOut.into())),
+    };
+    match written {
+        Some(Ok(())) => {
+            screen.line(&path.display().to_string())?;
+            screen.tell("Read what is in it before you send it: tar --zstd -tf FILE");
+            Ok(0)
+        }
+        failed => {
+            let _nothing_of_use = std::fs::remove_file(&path);
+            let error = failed.and_then(Result::err);
+            let error =
+                error.map_or_else(|| "it ended early".to_owned(), |error| error.to_string());
+            anyhow::bail!("{} is not written: {error}", path.display())
+        }
+    }
+}
+
+/// Files of the bundle by name, the manifest first.
+async fn gathered(
+    flags: &Flags,
+    loaded: &LoadedConfig,
+    order: &BundleOrder,
+) -> Vec<(String, Vec<u8>)> {
+    let config = loaded.outcome.as_ref().ok().cloned();
+    let agent = match &config {
+        Some(config) => sources::agent_of(config).await,
+        None => Err("the configuration has errors".to_owned()),
+    };
+    let process = agent.as_ref().ok().and_then(|(_, process)| *process);
+    let given = config.clone();
+    let known = blocking(move || known_secrets(given.as_ref(), process)).await;
+    let known = known.unwrap_or_default();
+    let mask = SecretMask::new(known.iter().map(Vec::as_slice));
+    let mut taken = vec![("config.txt".to_owned(), Ok(of_text(config::report(loaded))))];
+    let report = Box::pin(super::examine(flags)).await;
+    taken.push(("doctor.json".to_owned(), Ok(of_json(&report.json()))));
+    taken.extend(sources::of_host(config.as_ref(), order.log_lines).await);
+    match &agent {
+        Ok((agent, _)) => taken.extend(sources::of_agent(agent, order.container_logs).await),
+        Err(fault) => taken.push(("agent".to_owned(), Err(fault.clone()))),
+    }
+    packed(taken, &mask)
+}
+
+/// Masks and bounds all files, and tells of them in a manifest.
+fn packed(taken: Vec<(String, Source)>, mask: &SecretMask) -> Vec<(String, Vec<u8>)> {
+    let (mut files, mut missing, mut left) = (Vec::new(), Vec::new(), BUNDLE_BYTES_MAX);
+    for (name, source) in taken {
+        match source {
+            Ok((content, is_cut)) => {
+                let mut file = masked(name, &content, is_cut, mask);
+                if file.content.len() > left {
+                    file.content.truncate(left);
+                    file.is_cut = true;
+                }
+                left -= file.content.len();
+                files.push(file);
+            }
+            Err(why) => missing.push(json!({"name": name, "why": mask.text(&why).0})),
+        }
+    }
+    let listed = files.iter().map(|file| {
+        json!({
+            "name": file.name, "bytes": file.content.len(), "cut": file.is_cut,
+            "masked": file.masked,
+        })
+    });
+    let manifest = json!({
+        "made_at": humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
+        "made_by": format!("chas-node-agent {}", env!("CARGO_PKG_VERSION")),
+        "files": listed.collect::<Vec<_>>(),
+        "missing": missing,
+    });
+    let first = (
+        "manifest.json".to_owned(),
+        format!("{manifest:#}\n").into_bytes(),
+    );
+    let rest = files.into_iter().map(|file| (file.name, file.content));
+    std::iter::once(first).chain(rest).collect()
+}
+
+fn masked(name: String, content: &[u8], mut is_cut: bool, mask: &SecretMask) -> BundleFile {
+    let mut text = String::from_utf8_lossy(content).into_owned();
+    let mut count = 0;
+    if let Ok(mut value) = serde_json::from_str::<Value>(&text) {
+        count += SecretMask::json(&mut value);
+        text = format!("{value:#}\n");
+    } else if name.ends_with(".ndjson") {
+        let lines = text
+            .lines()
+            .map(|line| match serde_json::from_str::<Value>(line) {
+                Ok(mut value) => {
+                    count += SecretMask::json(&mut value);
+                    format!("{value}\n")
+                }
+                // One that was cut off.
+                Err(_) => String::new(),
+            });
+        text = lines.collect();
+    }
+    let (text, found) = mask.text(&text);
+    let mut content = text.into_bytes();
+    if content.len() > FILE_BYTES_MAX {
+        content.truncate(FILE_BYTES_MAX);
+        is_cut = true;
+    }
+    BundleFile {
+        name,
+        content,
+        is_cut,
+        masked: count + found,
+    }
+}
+
+/// Name of a bundle that nobody named.
+fn file_name(loaded: &LoadedConfig) -> PathBuf {
+    let of = |config: &Config| config.node.id.clone();
+    let node = loaded
+        .outcome
+        .as_ref()
+        .map_or_else(|_| "node".to_owned(), of);
+    let time = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let time: String = time.chars().filter(char::is_ascii_alphanumeric).collect();
+    Path::new(&format!("chas-support-{node}-{time}.tar.zst")).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_masked_and_bounded_and_what_is_missing_is_told() {
+        let mask = SecretMask::new([&b"known-secret"[..]]);
+        let taken = vec![
+            ("a.txt".to_owned(), Ok(of_text("a known-secret\n"))),
+            (
+                "b.json".to_owned(),
+                Ok(of_json(&json!({"token": "t", "n": 1}))),
+            ),
+            (
+                "c.ndjson".to_owned(),
+                Ok(of_text("{\"args\":[\"x\"]}\n{\"cut")),
+            ),
+            (
+                "d.txt".to_owned(),
+                Ok(of_text("d".repeat(FILE_BYTES_MAX + 1))),
+            ),
+            ("e.txt".to_owned(), Err("no known-secret there".to_owned())),
+        ];
+        let files = packed(taken, &mask);
+        let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(
+            names,
+            ["manifest.json", "a.txt", "b.json", "c.ndjson", "d.txt"]
+        );
+        let text = |at: usize| String::from_utf8(files[at].1.clone()).unwrap();
+        assert_eq!(
+            (&*text(1), &*text(3)),
+            ("a ***\n", "{\"args\":[\"***\"]}\n")
+        );
+        assert!(text(2).contains("\"token\": \"***\""), "{}", text(2));
+        let manifest: Value = serde_json::from_str(&text(0)).unwrap();
+        assert_eq!(manifest["files"][3]["cut"], true);
+        assert_eq!(manifest["files"][0]["masked"], 1);
+        let missing = json!([{"name": "e.txt", "why": "no *** there"}]);
+        assert_eq!(manifest["missing"], missing);
+        assert!(
+            files
+                .iter()
+                .all(|(_, content)| content.len() <= FILE_BYTES_MAX)
+        );
+    }
+}

@@ -1,0 +1,332 @@
+//! Sources of a bundle: this host, and the agent that runs. Each is bounded in time and size, and one that
+//! does not answer keeps none of the others.
+
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::{Value, json};
+
+use super::programs::output;
+use super::running::SeenAgent;
+use crate::agent;
+use crate::client::Agent;
+use crate::config::Config;
+use crate::doctor::{blocking, within};
+use crate::runtime::containerd::ContainerdLook;
+
+/// Content of a file and whether it was cut, or why there is none.
+pub(super) type Source = Result<(Vec<u8>, bool), String>;
+
+/// Bytes of a file of the bundle.
+pub(super) const FILE_BYTES_MAX: usize = 4 << 20;
+/// Time for one answer or program.
+const TIME_MAX: Duration = Duration::from_secs(12);
+/// Containers that are explained, and whose logs are taken.
+const CONTAINERS_MAX: usize = 50;
+/// Entries of a directory that are listed.
+const ENTRIES_MAX: usize = 5000;
+/// Unit whose journal is the agent's log.
+const UNIT: &str = "chas-node-agent";
+/// Files that tell of the host.
+const FILES: [(&str, &str); 8] = [
+    ("host/mounts.txt", "/proc/self/mountinfo"),
+    ("host/os-release.txt", "/etc/os-release"),
+    ("host/kernel.txt", "/proc/version"),
+    ("host/command-line.txt", "/proc/cmdline"),
+    ("host/control-groups.txt", "/proc/cgroups"),
+    ("host/memory.txt", "/proc/meminfo"),
+    ("host/pressure.txt", "/proc/pressure/memory"),
+    ("host/file-systems.txt", "/proc/filesystems"),
+];
+/// Programs that tell of the host.
+const PROGRAMS: [(&str, &[&str]); 6] = [
+    ("host/routes.txt", &["ip", "route", "show", "table", "all"]),
+    (
+        "host/routes6.txt",
+        &["ip", "-6", "route", "show", "table", "all"],
+    ),
+    ("host/rules.txt", &["ip", "rule", "show"]),
+    ("host/links.txt", &["ip", "-details", "address", "show"]),
+    ("host/disks.txt", &["df", "-h"]),
+    ("host/inodes.txt", &["df", "-i"]),
+];
+
+/// Content of a file that is text.
+pub(super) fn of_text(text: impl Into<String>) -> (Vec<u8>, bool) {
+    (text.into().into_bytes(), false)
+}
+
+/// Content of a file that is JSON.
+pub(super) fn of_json(value: &Value) -> (Vec<u8>, bool) {
+    of_text(format!("{value:#}\n"))
+}
+
+/// The agent that runs, and its process.
+pub(super) async fn agent_of(config: &Config) -> Result<(Agent, Option<u32>), String> {
+    let seen = within(SeenAgent::open(config)).await;
+    seen.unwrap_or_else(|| Err("it does not answer in time".to_owned()))
+}
+
+/// Files about this host.
+pub(super) async fn of_host(config: Option<&Config>, log_lines: u32) -> Vec<(String, Source)> {
+    let programs = join_all(PROGRAMS.iter().map(|(name, line)| async move {
+        (
+            (*name).to_owned(),
+            output(line, FILE_BYTES_MAX, TIME_MAX).await,
+        )
+    }));
+    let (programs, files, of_agent) = tokio::join!(programs, within(blocking(read_files)), async {
+        match config {
+            Some(config) => of_configured(config, log_lines).await,
+            None => Vec::new(),
+        }
+    });
+    let files = files.flatten().unwrap_or_default();
+    programs.into_iter().chain(files).chain(of_agent).collect()
+}
+
+fn read_files() -> Vec<(String, Source)> {
+    let read = |path: &str| {
+        let text = fs::read_to_string(path).map_err(|error| format!("{path}: {error}"));
+        text.map(of_text)
+    };
+    let files = FILES
+        .iter()
+        .map(|(name, path)| ((*name).to_owned(), read(path)));
+    files.collect()
+}
+
+/// Files about what the configuration names.
+async fn of_configured(config: &Config, log_lines: u32) -> Vec<(String, Source)> {
+    let client = agent::containerd_of(config);
+    let (state, run) = (config.state.dir.clone(), config.state.run_dir.clone());
+    let namespace = config.containerd.namespace.clone();
+    let listing = blocking(move || {
+        let groups = listed_groups(&namespace);
+        (listed(&state), listed(&run), groups)
+    });
+    let (look, listing, rules, log) = tokio::join!(
+        within(ContainerdLook::at(&client)),
+        within(listing),
+        rules(&config.network.bridge),
+        log(config, log_lines)
+    );
+    let look = match look {
+        Some(Ok(look)) => {
+            let managed: Vec<String> = look.managed.iter().map(ToString::to_string).collect();
+            Ok(of_json(&json!({
+                "version": look.version, "outdated": look.outdated,
+                "snapshotter_fault": look.snapshotter, "directories": look.directories,
+                "namespace": config.containerd.namespace, "managed": managed,
+                "unmanaged": look.unmanaged,
+            })))
+        }
+        Some(Err(error)) => Err(error.to_string()),
+        None => Err("containerd does not answer in time".to_owned()),
+    };
+    let mut taken = vec![
+        ("containerd.json".to_owned(), look),
+        ("host/rules-of-the-agent.txt".to_owned(), rules),
+        ("agent.log".to_owned(), log),
+    ];
+    let late = || Err("a disk does not answer in time".to_owned());
+    let names = ["state-dir.txt", "run-dir.txt", "host/groups.txt"];
+    match listing.flatten() {
+        Some((state, run, groups)) => {
+            let texts = [state, run, Ok(of_text(groups))];
+            taken.extend(names.map(ToOwned::to_owned).into_iter().zip(texts));
+        }
+        None => taken.extend(names.map(|name| (name.to_owned(), late()))),
+    }
+    taken
+}
+
+/// Names, sizes and modes below a directory, and no contents.
+fn listed(directory: &Path) -> Source {
+    let (mut text, mut left) = (String::new(), vec![directory.to_owned()]);
+    let mut entries = 0;
+    while let Some(path) = left.pop() {
+        entries += 1;
+        if entries > ENTRIES_MAX {
+            return Ok((text.into_bytes(), true));
+        }
+        let found = match fs::symlink_metadata(&path) {
+            Ok(found) => found,
+            Err(error) => {
+                text += &format!("{}: {error}\n", path.display());
+                continue;
+            }
+        };
+        let (mode, size) = (found.mode() & 0o7777, found.len());
+        let (uid, gid, path_shown) = (found.uid(), found.gid(), path.display());
+        text += &format!("{mode:04o} {uid}:{gid} {size:>12} {path_shown}\n");
+        // What containers keep there is theirs.
+        if found.is_dir() && !path.ends_with("volumes") {
+            let below = fs::read_dir(&path).into_iter().flatten().flatten();
+            let mut below: Vec<_> = below.map(|entry| entry.path()).collect();
+            below.sort_by(|a, b| b.cmp(a));
+            left.extend(below);
+        }
+    }
+    Ok(of_text(text))
+}
+
+/// Control groups of the agent's containers.
+fn listed_groups(namespace: &str) -> String {
+    let root = Path::new(crate::cgroup::CGROUP_ROOT);
+    let trees = fs::read_dir(root).into_iter().flatten().flatten();
+    let trees = trees.map(|entry| entry.path()).chain([root.to_owned()]);
+    let groups = trees.flat_map(|tree| {
+        let below = fs::read_dir(tree.join(namespace))
+            .into_iter()
+            .flatten()
+            .flatten();
+        below
+            .filter(|entry| entry.path().is_dir())
+            .map(|entry| entry.path())
+    });
+    let mut groups: Vec<_> = groups.map(|group| group.display().to_string()).collect();
+    groups.sort();
+    groups.truncate(ENTRIES_MAX);
+    groups.join("\n") + "\n"
+}
+
+/// Tables of the agent in nftables.
+async fn rules(bridge: &str) -> Source {
+    let (tables, _) = output(&["nft", "list", "tables"], FILE_BYTES_MAX, TIME_MAX).await?;
+    let tables = String::from_utf8_lossy(&tables).into_owned();
+    let own = tables
+        .lines()
+        .filter(|line| line.split(' ').next_back() == Some(bridge));
+    let mut text = Vec::new();
+    for table in own {
+        let line: Vec<&str> = ["nft", "list"]
+            .into_iter()
+            .chain(table.split(' '))
+            .collect();
+        text.extend(output(&line, FILE_BYTES_MAX, TIME_MAX).await?.0);
+    }
+    match text.is_empty() {
+        true => Err(format!("there is no table {bridge}")),
+        false => Ok((text, false)),
+    }
+}
+
+/// Last lines of the agent's log: of its file, else of the journal.
+async fn log(config: &Config, lines: u32) -> Source {
+    let count = lines.to_string();
+    let line: Vec<&str> = match config.logging.file.as_ref().and_then(|file| file.to_str()) {
+        Some(file) => vec!["tail", "-n", &count, file],
+        None => vec![
+            "journalctl",
+            "-u",
+            UNIT,
+            "-o",
+            "short-iso",
+            "--no-pager",
+            "-n",
+            &count,
+        ],
+    };
+    output(&line, FILE_BYTES_MAX, TIME_MAX).await
+}
+
+/// Files of the agent's answers.
+pub(super) async fn of_agent(agent: &Agent, has_logs: bool) -> Vec<(String, Source)> {
+    const ANSWERS: [(&str, &[&str]); 8] = [
+        ("agent/version.json", &["version"]),
+        ("agent/health.json", &["health"]),
+        ("agent/containers.json", &["containers"]),
+        ("agent/plan.json", &["plan"]),
+        ("agent/capacity.json", &["capacity"]),
+        ("agent/volumes.json", &["volumes"]),
+        ("agent/metrics.txt", &["metrics"]),
+        ("agent/log-level.json", &["log-level"]),
+    ];
+    let answers =
+        join_all(ANSWERS.iter().map(|(name, path)| async move {
+            ((*name).to_owned(), asked(agent, path, &[]).await)
+        }));
+    let events = asked(agent, &["events"], &[("follow", "false"), ("after", "0")]);
+    let (answers, events) = tokio::join!(answers, events);
+    let containers: Vec<String> = names_of(&answers, |_| true);
+    let unsettled: Vec<String> = names_of(&answers, |one| {
+        !["running", "stopped"].contains(&one["status"].as_str().unwrap_or_default())
+    });
+    let mut each = Vec::new();
+    for name in unsettled.iter().take(CONTAINERS_MAX) {
+        each.push((format!("agent/explain/{name}.json"), name, "explain"));
+    }
+    for name in containers.iter().take(CONTAINERS_MAX) {
+        each.push((format!("agent/history/{name}.json"), name, "history"));
+        if has_logs {
+            each.push((format!("container-logs/{name}.txt"), name, "logs"));
+        }
+    }
+    let each = join_all(each.into_iter().map(|(file, name, what)| async move {
+        let query: &[(&str, &str)] = match what {
+            "logs" => &[("tail", "1000")],
+            _ => &[],
+        };
+        (file, asked(agent, &["containers", name, what], query).await)
+    }));
+    let mut taken: Vec<_> = answers.into_iter().collect();
+    taken.push(("agent/events.ndjson".to_owned(), events));
+    taken.extend(each.await);
+    taken
+}
+
+/// Names of managed containers that `is` holds of.
+fn names_of(answers: &[(String, Source)], is: impl Fn(&Value) -> bool) -> Vec<String> {
+    let listed = answers
+        .iter()
+        .find(|(name, _)| name == "agent/containers.json");
+    let listed = listed.and_then(|(_, source)| source.as_ref().ok());
+    let listed: Option<Value> = listed.and_then(|(text, _)| serde_json::from_slice(text).ok());
+    let listed = listed.unwrap_or_default();
+    let containers = listed["containers"].as_array().into_iter().flatten();
+    let managed = containers.filter(|one| one["owner"] != "unmanaged" && is(one));
+    let names = managed.filter_map(|one| one["name"].as_str());
+    // A name becomes part of a path.
+    let is_plain = |name: &&str| {
+        name.chars()
+            .all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+    };
+    names.filter(is_plain).map(ToOwned::to_owned).collect()
+}
+
+async fn asked(agent: &Agent, path: &[&str], query: &[(&str, &str)]) -> Source {
+    let request = agent.get(path).query(query).timeout(TIME_MAX);
+    let request = match path {
+        ["events"] => request.header("accept", "application/x-ndjson"),
+        _ => request,
+    };
+    let answer = agent.bytes(request, FILE_BYTES_MAX).await;
+    answer.map_err(|error| format!("{error:#}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_is_listed_without_contents_and_volumes_are_not_entered() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path();
+        fs::create_dir_all(path.join("volumes/data")).unwrap();
+        fs::write(path.join("secrets.key"), "planted").unwrap();
+        let (text, is_cut) = listed(path).unwrap();
+        let text = String::from_utf8(text).unwrap();
+        assert!(
+            text.contains("secrets.key") && text.contains("/volumes\n"),
+            "{text}"
+        );
+        assert!(
+            !text.contains("planted") && !text.contains("data") && !is_cut,
+            "{text}"
+        );
+    }
+}
