@@ -221,7 +221,7 @@ async fn forwarding_that_is_off_and_certificates_that_are_over_are_found() {
     let before = ["ip", "netns", "exec", &host];
     let off = tokio::task::block_in_place(|| examined(&stand, &before, &[])).1;
     inside(&["sysctl", "-qw", "net.ipv4.ip_forward=1"]);
-    let rule = "add table ip beside; add chain ip beside fwd { type filter hook forward priority 0; policy drop; }";
+    let rule = "add table ip beside; add chain ip beside gate { type filter hook forward priority 0; policy drop; }";
     inside(&["nft", rule]);
     let closed = tokio::task::block_in_place(|| examined(&stand, &before, &[])).1;
     run("ip", ["netns", "del", &host]).unwrap();
