@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::json;
 use state::desired::Record;
+use state::digest::canonical;
 use state::failure::Failure;
 use state::reason::Reason;
 use state::spec::network::NetworkMode;
@@ -190,7 +191,7 @@ pub(crate) fn spec(
         spec["annotations"] = made;
     }
     devices::give(&mut spec, place.devices, place.ids.is_some());
-    serde_json::to_vec(&spec).map_err(|error| Failure::new(Reason::CreateFailed, error.to_string()))
+    Ok(canonical(&spec).into_bytes())
 }
 
 #[cfg(test)]

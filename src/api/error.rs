@@ -190,7 +190,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.kind().status();
-        let mut body = json!({"type": "about:blank", "title": self.title(), "status": status.as_u16(), "code": self.code(), "detail": self.detail()});
+        let mut body = json!({"type": "about:blank", "title": self.title(), "status": status.as_u16(), "detail": self.detail(), "code": self.code()});
         match &self {
             Self::Invalid(errors) => body["errors"] = json!(errors),
             Self::Failed(reason, _) => body["reason"] = json!(reason),

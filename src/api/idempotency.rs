@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 use state::desired::answer::{Answer, Outcome};
-use state::digest::hex;
+use state::digest::{canonical, hex};
 use state::ownership::answers::Key;
 
 use super::access::Access;
@@ -46,7 +46,7 @@ pub(super) fn fingerprint(call: &str, body: &Value) -> String {
     let hash = Sha256::new()
         .chain_update(call)
         .chain_update([0])
-        .chain_update(body.to_string())
+        .chain_update(canonical(body))
         .finalize();
     hex(&hash)
 }

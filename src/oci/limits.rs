@@ -2,6 +2,7 @@
 //! launched from the next time.
 
 use serde_json::{Value, json};
+use state::digest::canonical;
 use state::spec::Resources;
 
 use super::resources::{CPU_PERIOD_US, resources};
@@ -108,7 +109,7 @@ pub(crate) fn renewed(spec: &[u8], wanted: &Resources, cgroup: Cgroup) -> Option
     let mut renewed = resources(wanted, cgroup);
     renewed["devices"] = section["devices"].take();
     *section = renewed;
-    serde_json::to_vec(&spec).ok()
+    Some(canonical(&spec).into_bytes())
 }
 
 #[cfg(test)]

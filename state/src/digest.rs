@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 /// Bytes as lower-case hex digits, two a byte.
@@ -18,6 +19,15 @@ pub fn hex(bytes: &[u8]) -> String {
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> String {
     written(&Sha256::digest(bytes))
+}
+
+/// Text of a value for a hash: members of objects stand in the order of the alphabet, whatever order
+/// they came in. Hashes of such texts are stored, so it stays as it is for ever.
+#[must_use]
+pub fn canonical(value: &Value) -> String {
+    let mut sorted = value.clone();
+    sorted.sort_all_objects();
+    sorted.to_string()
 }
 
 /// Text of a hash that was computed piece by piece: `sha256:` and its hex digits.
@@ -38,6 +48,16 @@ pub fn is_digest(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_text_for_a_hash_knows_no_order_of_members_and_keeps_that_of_lists() {
+        let one: Value =
+            serde_json::from_str(r#"{"b": [{"y": 1.0, "x": null}, 2], "a": "\u00e4"}"#).unwrap();
+        let other: Value =
+            serde_json::from_str(r#"{"a": "ä", "b": [{"x": null, "y": 1.0}, 2]}"#).unwrap();
+        let text = r#"{"a":"ä","b":[{"x":null,"y":1.0},2]}"#;
+        assert_eq!([canonical(&one), canonical(&other)], [text, text]);
+    }
 
     #[test]
     fn a_digest_is_written_as_everybody_writes_it() {

@@ -53,3 +53,20 @@ async fn the_list_is_filtered_and_keeps_secrets() {
     assert_eq!(next("/containers?limit=3").await, Value::Null);
     assert_eq!(next("/containers").await, Value::Null);
 }
+
+#[tokio::test]
+async fn keys_of_an_answer_stand_in_the_order_in_which_people_look_for_them() {
+    let node = Fake::with(vec![view(&named("db", 1), Status::Failed)]).beside("k8s-1", "pause");
+    let keys = async |path: &str, member: &str| {
+        let answer = get(&node, path).await;
+        let text: Value = serde_json::from_str(&answer.text).unwrap();
+        let keys = text.pointer(member).unwrap().as_object().unwrap();
+        keys.keys().take(5).cloned().collect::<Vec<_>>()
+    };
+    let listed = ["id", "name", "image", "ports", "owner"];
+    assert_eq!(keys("/containers", "/containers/0").await, listed);
+    let spec = ["name", "image", "exposed_ports", "resources", "environment"];
+    assert_eq!(keys("/containers/db", "/spec").await, spec);
+    let faulty = ["type", "title", "status", "detail", "code"];
+    assert_eq!(keys("/containers/none", "").await, faulty);
+}

@@ -20,6 +20,7 @@ use super::{
     secrets, sysctls, ulimits, volumes,
 };
 use crate::desired::{Record, RunState};
+use crate::digest::{canonical, sha256};
 use crate::id::ContainerName;
 use crate::reference::ImageReference;
 
@@ -46,7 +47,7 @@ pub(super) fn read(body: &Value, path: &str, faults: &mut Vec<FieldError>) -> Op
     let read = read_members(&mut top);
     top.finish();
     Some(Deploy {
-        body_hash: crate::digest::sha256(body.to_string().as_bytes()),
+        body_hash: sha256(canonical(body).as_bytes()),
         ..read?
     })
 }

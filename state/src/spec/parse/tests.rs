@@ -231,8 +231,8 @@ fn each_rule_of_what_runs_has_its_own_sentence() {
         &json!({"resources": {"io": {"read_bps": {"/dev/sda": "1k", "/dev/../sda": "1m", "sdb": "1m"}, "write_bps": 7,
             "read_iops": {"/dev/sda": 0}, "write_iops": {"/dev/": 1, "/dev/sda": "1.5"}}}}),
         &[
-            ("resources.io.read_bps", "\"/dev/sda\""),
             ("resources.io.read_bps./dev/sda", "at least 4k"),
+            ("resources.io.read_bps", "\"/dev/sda\""),
             ("resources.io.read_bps", "\"/dev/sda\""),
             ("resources.io.write_bps", "an object"),
             ("resources.io.read_iops./dev/sda", "1 to 1000000000"),
@@ -243,10 +243,10 @@ fn each_rule_of_what_runs_has_its_own_sentence() {
     check(
         &json!({"ulimits": {"nofile": 63, "nproc": "15:16", "stack": "256k", "data": 1, "core": 0}}),
         &[
-            ("ulimits.data", "at least 33554432"),
             ("ulimits.nofile", "at least 64"),
             ("ulimits.nproc", "at least 16"),
             ("ulimits.stack", "1024:65536"),
+            ("ulimits.data", "at least 33554432"),
         ],
     );
     check(
