@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 /// Time between two beats, a part of a second. Of a thousand containers that are asked each 10 s,
-/// twenty are asked at once.
-pub(super) const BEAT: Duration = Duration::from_millis(200);
+/// fifty are asked at once.
+pub(super) const BEAT: Duration = Duration::from_millis(500);
 
 /// Beat since a time.
 #[derive(Clone, Copy, Debug)]
@@ -39,12 +39,12 @@ mod tests {
         let after = |millis| beat.after(beat.0 + Duration::from_millis(millis)) - beat.0;
         for (at, expected) in [
             (0, 0),
-            (1, 200),
-            (199, 200),
-            (200, 200),
-            (201, 400),
+            (1, 500),
+            (499, 500),
+            (500, 500),
+            (501, 1_000),
             (10_000, 10_000),
-            (86_400_399, 86_400_400),
+            (86_400_499, 86_400_500),
         ] {
             assert_eq!(after(at), Duration::from_millis(expected), "{at}");
         }

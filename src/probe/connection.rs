@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with};
+use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
@@ -32,14 +32,27 @@ pub(super) enum ProbeConnection {
 }
 
 impl ProbeConnection {
-    /// Connects.
+    /// Connects, and no more.
     pub(super) async fn open(address: SocketAddr) -> io::Result<Self> {
+        Self::connect(address, true).await
+    }
+
+    /// Connects, to send at once: what is sent tells the other end as well that the connection stands,
+    /// and a packet that says only that is saved, a seventh of what a probe takes.
+    pub(super) async fn open_to_send(address: SocketAddr) -> io::Result<Self> {
+        Self::connect(address, false).await
+    }
+
+    async fn connect(address: SocketAddr, tells_at_once: bool) -> io::Result<Self> {
         let family = match address {
             SocketAddr::V4(_) => AddressFamily::INET,
             SocketAddr::V6(_) => AddressFamily::INET6,
         };
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let socket = socket_with(family, SocketType::STREAM, flags, None)?;
+        if !tells_at_once {
+            sockopt::set_tcp_quickack(&socket, false)?;
+        }
         match connect(&socket, &address) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
             Err(error) => return Err(error.into()),
@@ -96,6 +109,18 @@ impl ProbeConnection {
             }
         }
         self.watched()?.read_buf(answer).await
+    }
+
+    /// Ends a connection of which all was read. Where the other end has closed it too, one packet ends it
+    /// for both, in place of two and a wait of a minute in the container's kernel; where it has not, it
+    /// is closed in the usual way, as a program may still look at its end.
+    pub(super) fn end(self) {
+        let Self::Quiet(mut stream) = self else {
+            return;
+        };
+        if matches!(stream.read(&mut [0]), Ok(0)) {
+            let _closed_as_usual = sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
+        }
     }
 
     /// The connection, watched from now on.

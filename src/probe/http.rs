@@ -33,6 +33,7 @@ pub(super) async fn ask(address: IpAddr, probe: &HttpProbe, timeout: Duration) -
         Ok(Ok(begun)) => begun,
     };
     let _rest_or_not = tokio::time::timeout(REST, rest(&mut connection, &mut answer)).await;
+    connection.end();
     // At the host's own address another program may be the one that speaks.
     let told = match address.ip().is_loopback() {
         true => format!("HTTP {code}"),
@@ -52,7 +53,9 @@ async fn first_line(
     answer: &mut Vec<u8>,
 ) -> Result<(u16, ProbeConnection), ProbeResult> {
     let broken = |error: std::io::Error| fault(probe.port, &error);
-    let mut connection = ProbeConnection::open(address).await.map_err(broken)?;
+    let mut connection = ProbeConnection::open_to_send(address)
+        .await
+        .map_err(broken)?;
     let request = request(address, probe);
     connection
         .write_all(request.as_bytes())

@@ -119,6 +119,34 @@ async fn a_server_that_keeps_the_connection_open_is_not_waited_for() {
     assert!(began.elapsed() < Duration::from_secs(2));
 }
 
+/// What a server reads behind its answer, where it has closed its side or has not.
+async fn end_of(closes: bool) -> std::io::Result<usize> {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serving = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        assert!(stream.read(&mut [0; 4096]).await.unwrap() > 0);
+        let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        stream.write_all(answer).await.unwrap();
+        if closes {
+            stream.shutdown().await.unwrap();
+        }
+        stream.read(&mut [0; 4096]).await
+    };
+    let probe = probe(port);
+    let asking = ask(Ipv4Addr::LOCALHOST.into(), &probe, Duration::from_secs(5));
+    let (said, end) = tokio::join!(asking, serving);
+    assert_eq!(said, Some(Ok("HTTP 200".to_owned())));
+    end
+}
+
+#[tokio::test]
+async fn a_server_that_closed_first_is_kept_from_waiting_and_another_sees_a_usual_end() {
+    assert_eq!(end_of(false).await.unwrap(), 0);
+    let reset = end_of(true).await.unwrap_err();
+    assert_eq!(reset.kind(), std::io::ErrorKind::ConnectionReset);
+}
+
 #[test]
 fn an_answer_is_told_with_the_begin_of_its_body() {
     let answer = b"HTTP/1.1 503 x\r\nA: b\r\n\r\n db down\n";
