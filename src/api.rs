@@ -30,6 +30,7 @@ use state::store::{
 };
 use tokio::sync::watch;
 
+use crate::cgroup::usage::UsageDetail;
 use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::feed::EventFeed;
 use crate::log_level::LogLevelView;
@@ -232,7 +233,11 @@ pub(crate) trait NodeApi: NodeFiles + NodeImages + NodeMaintenance + NodeTasks {
     fn logs_dir(&self, id: ContainerId) -> PathBuf;
 
     /// Use by every managed container, or by the one with this id; by name.
-    fn usage(&self, only: Option<ContainerId>) -> impl Future<Output = Vec<UsageView>> + Send;
+    fn usage(
+        &self,
+        only: Option<ContainerId>,
+        detail: UsageDetail,
+    ) -> impl Future<Output = Vec<UsageView>> + Send;
 
     /// The node's capacity.
     fn capacity(&self) -> CapacityView;

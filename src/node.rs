@@ -46,8 +46,8 @@ pub(crate) mod usage;
 pub(crate) mod volumes;
 
 use health::UnsettledSince;
-use images::ImageStore;
 pub(crate) use health::is_before_this_agent;
+use images::ImageStore;
 use rollback::ImageShelf;
 use tasks::TaskReach;
 use usage::UsageSources;

@@ -1,6 +1,7 @@
 //! Where the kernel counts what containers use, as the configuration names the places.
 
 use std::io;
+use std::sync::Mutex;
 
 use crate::cgroup::Cgroup;
 use crate::config::Config;
@@ -19,5 +20,6 @@ pub(super) fn shown_by(node: AgentNode, config: &Config) -> io::Result<AgentNode
         namespace: config.containerd.namespace.clone(),
         logs: config.state.dir.join("logs"),
         link: Box::new(move |instance| bridge::link_name(&bridge, instance)),
+        met: Mutex::default(),
     }))
 }

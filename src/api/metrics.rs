@@ -19,6 +19,7 @@ use super::error::{Problem, ProblemCode};
 use super::listener::connections;
 use super::query::{Parameters, RawQuery};
 use super::{NodeApi, operations};
+use crate::cgroup::usage::UsageDetail;
 use crate::metrics::{ContainerNumbers, Metrics, MetricsFormat, NodeNumbers};
 use crate::monitor::kernel::KernelFacts;
 use crate::monitor::links::Traffic;
@@ -33,7 +34,7 @@ pub(super) async fn metrics<N: NodeApi>(
     query: RawQuery,
 ) -> Result<Response, Problem> {
     Parameters::of(query, &operations::METRICS)?;
-    let usage = node.usage(None).await;
+    let usage = node.usage(None, UsageDetail::Metrics).await;
     let views = node.containers();
     let managed = || views.iter().filter_map(ContainerView::managed);
     for status in Status::ALL {

@@ -20,7 +20,7 @@ use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
 use super::watchers::Watchers;
 use super::{NodeApi, Refusal, operations, wire};
-use crate::cgroup::usage::{CpuUsage, DiskUsage, MemoryUsage, PidUsage};
+use crate::cgroup::usage::{CpuUsage, DiskUsage, MemoryUsage, PidUsage, UsageDetail};
 use crate::logs::counts::LogCounts;
 use crate::monitor::links::{LinkUsage, Traffic};
 use crate::view::{Naming, UsageView};
@@ -81,9 +81,9 @@ async fn answer<N: NodeApi>(
         let kind = [(header::CONTENT_TYPE, "application/x-ndjson")];
         return Ok((kind, Body::from_stream(lines)).into_response());
     }
-    let before = node.usage(only).await;
+    let before = node.usage(only, UsageDetail::All).await;
     tokio::time::sleep(APART).await;
-    let now = node.usage(only).await;
+    let now = node.usage(only, UsageDetail::All).await;
     let shown = shown(&access, only, &now, &before);
     let gone = || {
         Problem::from(Refusal::NotFound(
@@ -105,7 +105,7 @@ fn lines<N: NodeApi>(
     let begin = (node, access, ticks, Vec::new());
     futures_util::stream::unfold(begin, move |(node, access, mut ticks, before)| async move {
         ticks.tick().await;
-        let now = node.usage(only).await;
+        let now = node.usage(only, UsageDetail::All).await;
         let line = shown(&access, only, &now, &before)?;
         Some((Bytes::from(format!("{line}\n")), (node, access, ticks, now)))
     })

@@ -26,6 +26,7 @@ use tower::ServiceExt as _;
 
 use super::caller::{Caller, CallerPeer};
 use super::{CallRules, CallerToken, ClientList, Gate, NodeApi, OwnNames, Refusal, router};
+use crate::cgroup::usage::UsageDetail;
 use crate::config::Secret;
 use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::feed::EventFeed;
@@ -175,7 +176,7 @@ impl NodeApi for Fake {
         }
     }
 
-    async fn usage(&self, only: Option<ContainerId>) -> Vec<UsageView> {
+    async fn usage(&self, only: Option<ContainerId>, _: UsageDetail) -> Vec<UsageView> {
         self.usage_of(only)
     }
 

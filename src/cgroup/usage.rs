@@ -80,6 +80,33 @@ pub(crate) struct DiskUsage {
     pub(crate) writes: u64,
 }
 
+/// Limits of a control group. They are the agent's own, so they are not read at each look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct GroupLimits {
+    /// Of memory, in bytes.
+    memory: Option<u64>,
+    /// Of processes and threads.
+    pids: Option<u64>,
+    /// Whether CPU time is limited, and so counted by periods.
+    cpu: bool,
+}
+
+/// Extent to which a group is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum UsageDetail {
+    /// All.
+    All,
+    /// Numbers that the metrics have: of CPU time only that in all, which may be a file of its own.
+    Metrics,
+}
+
+/// Room for a path and for the text of a file, used again for each.
+#[derive(Debug, Default)]
+pub(crate) struct Scratch {
+    path: String,
+    bytes: Vec<u8>,
+}
+
 /// Reader of what the control groups below one use, whose directories are opened once for all of them:
 /// most of what a small file costs is the way to it.
 #[derive(Debug)]
@@ -114,30 +141,84 @@ impl Cgroup {
 }
 
 impl UsageReader {
-    /// Use of the group with this name. Blocks for some fifty microseconds. `None`: there is none.
-    pub(crate) fn usage(&self, name: &str) -> Option<GroupUsage> {
-        let group = |controller: &str| Group {
-            directory: self.directories.get(controller),
-            name,
-        };
+    /// Limits of the group with this name. `None`: not all of them could be read.
+    pub(crate) fn limits(&self, name: &str, scratch: &mut Scratch) -> Option<GroupLimits> {
+        let group = &mut self.group("", name, scratch);
+        let mut limit = |controller, file| self.at(controller, group).limit(file);
+        Some(match self.cgroup {
+            Cgroup::V1 { .. } => GroupLimits {
+                memory: limit("memory", "memory.limit_in_bytes")?,
+                pids: limit("pids", "pids.max")?,
+                cpu: limit("cpu", "cpu.cfs_quota_us")?.is_some(),
+            },
+            Cgroup::V2 => GroupLimits {
+                memory: limit("", "memory.max")?,
+                pids: limit("", "pids.max")?,
+                // Its counts stand where those of all CPU time do.
+                cpu: true,
+            },
+        })
+    }
+
+    /// CPU time of the group with this name and these limits. `None`: there is no group, or it is not
+    /// counted.
+    pub(crate) fn cpu(
+        &self,
+        name: &str,
+        limits: GroupLimits,
+        detail: UsageDetail,
+        scratch: &mut Scratch,
+    ) -> Option<CpuUsage> {
+        let group = &mut self.group("", name, scratch);
+        if self.cgroup == Cgroup::V2 {
+            return cpu_of_v2(group);
+        }
+        let mut usage = cpu_of_v1(self.at("cpuacct", group), detail)?;
+        if limits.cpu {
+            add_periods_of_v1(self.at("cpu", group), &mut usage);
+        }
+        Some(usage)
+    }
+
+    /// Use of the group with this name and these limits, beside its CPU time. Blocks for some thirty
+    /// microseconds. `None`: there is none.
+    pub(crate) fn usage(
+        &self,
+        name: &str,
+        limits: GroupLimits,
+        cpu: Option<CpuUsage>,
+        scratch: &mut Scratch,
+    ) -> Option<GroupUsage> {
+        let group = &mut self.group("", name, scratch);
         let usage = match self.cgroup {
             Cgroup::V1 { .. } => GroupUsage {
-                cpu: cpu_of_v1(&group("cpuacct"), &group("cpu")),
-                memory: memory_of_v1(&group("memory")),
-                pids: pids(&group("pids")),
-                disk: disk_of_v1(&group("blkio")),
+                cpu,
+                memory: memory_of_v1(self.at("memory", group), limits.memory),
+                pids: pids(self.at("pids", group), limits.pids),
+                disk: disk_of_v1(self.at("blkio", group)),
             },
-            Cgroup::V2 => {
-                let group = group("");
-                GroupUsage {
-                    cpu: cpu_of_v2(&group),
-                    memory: memory_of_v2(&group),
-                    pids: pids(&group),
-                    disk: disk_of_v2(&group),
-                }
-            }
+            Cgroup::V2 => GroupUsage {
+                cpu,
+                memory: memory_of_v2(group, limits.memory),
+                pids: pids(group, limits.pids),
+                disk: disk_of_v2(group),
+            },
         };
         (usage != GroupUsage::default()).then_some(usage)
+    }
+
+    /// The same group in the tree of a controller.
+    fn at<'a, 'b>(&'b self, controller: &str, group: &'a mut Group<'b>) -> &'a mut Group<'b> {
+        group.directory = self.directories.get(controller);
+        group
+    }
+
+    fn group<'a>(&'a self, controller: &str, name: &'a str, scratch: &'a mut Scratch) -> Group<'a> {
+        Group {
+            directory: self.directories.get(controller),
+            name,
+            scratch,
+        }
     }
 }
 
@@ -145,21 +226,25 @@ impl UsageReader {
 struct Group<'a> {
     directory: Option<&'a OwnedFd>,
     name: &'a str,
+    scratch: &'a mut Scratch,
 }
 
 impl Group<'_> {
-    fn text(&self, file: &str) -> Option<String> {
-        let path = format!("{}/{file}", self.name);
+    /// Text of a file, until the next is read.
+    fn text(&mut self, file: &str) -> Option<&str> {
+        let Scratch { path, bytes } = &mut *self.scratch;
+        path.clear();
+        path.extend([self.name, "/", file]);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(self.directory?, path, flags, Mode::empty()).ok()?;
-        let mut bytes = Vec::new();
+        let file = rustix::fs::openat(self.directory?, &**path, flags, Mode::empty()).ok()?;
+        bytes.clear();
         loop {
-            bytes.reserve_exact(PIECE_BYTES);
+            bytes.reserve(PIECE_BYTES);
             let room = bytes.capacity() - bytes.len();
-            let count = rustix::io::read(&file, spare_capacity(&mut bytes)).ok()?;
+            let count = rustix::io::read(&file, spare_capacity(bytes)).ok()?;
             // The kernel gives as much of such a file as there is room for.
             if count < room {
-                return String::from_utf8(bytes).ok();
+                return std::str::from_utf8(bytes).ok();
             }
             if bytes.len() > FILE_BYTES_MAX {
                 return None;
@@ -167,13 +252,14 @@ impl Group<'_> {
         }
     }
 
-    fn number(&self, file: &str) -> Option<u64> {
+    fn number(&mut self, file: &str) -> Option<u64> {
         self.text(file)?.trim().parse().ok()
     }
 
-    /// Limit, for which there may be the word `max`.
-    fn limit(&self, file: &str) -> Option<u64> {
-        self.number(file).filter(|limit| *limit < NO_LIMIT)
+    /// Limit; inner `None`: there is none, for which stand words and numbers such as `max` and -1.
+    fn limit(&mut self, file: &str) -> Option<Option<u64>> {
+        let written = self.text(file)?.trim().parse().ok();
+        Some(written.filter(|limit| *limit < NO_LIMIT))
     }
 }
 
@@ -186,93 +272,108 @@ fn count(text: &str, name: &str) -> u64 {
         .unwrap_or(0)
 }
 
-fn cpu_of_v1(accounts: &Group, limits: &Group<'_>) -> Option<CpuUsage> {
-    let total = accounts.number("cpuacct.usage")?;
-    let ticks = accounts.text("cpuacct.stat").unwrap_or_default();
-    let limited = limits.text("cpu.stat").unwrap_or_default();
-    let spent = |name| TICK.saturating_mul(u32::try_from(count(&ticks, name)).unwrap_or(u32::MAX));
-    Some(CpuUsage {
-        total: Duration::from_nanos(total),
-        user: spent("user"),
-        system: spent("system"),
-        periods: count(&limited, "nr_periods"),
-        throttled_periods: count(&limited, "nr_throttled"),
-        throttled: Duration::from_nanos(count(&limited, "throttled_time")),
-    })
+fn cpu_of_v1(accounts: &mut Group<'_>, detail: UsageDetail) -> Option<CpuUsage> {
+    let mut usage = CpuUsage {
+        total: Duration::from_nanos(accounts.number("cpuacct.usage")?),
+        ..CpuUsage::default()
+    };
+    if detail == UsageDetail::All {
+        let ticks = accounts.text("cpuacct.stat").unwrap_or_default();
+        let spent =
+            |name| TICK.saturating_mul(u32::try_from(count(ticks, name)).unwrap_or(u32::MAX));
+        (usage.user, usage.system) = (spent("user"), spent("system"));
+    }
+    Some(usage)
 }
 
-fn cpu_of_v2(group: &Group<'_>) -> Option<CpuUsage> {
+/// Adds how far the limit of version 1 was used.
+fn add_periods_of_v1(limits: &mut Group<'_>, usage: &mut CpuUsage) {
+    let limited = limits.text("cpu.stat").unwrap_or_default();
+    usage.periods = count(limited, "nr_periods");
+    usage.throttled_periods = count(limited, "nr_throttled");
+    usage.throttled = Duration::from_nanos(count(limited, "throttled_time"));
+}
+
+fn cpu_of_v2(group: &mut Group<'_>) -> Option<CpuUsage> {
     let text = group.text("cpu.stat")?;
-    let time = |name| Duration::from_micros(count(&text, name));
+    let time = |name| Duration::from_micros(count(text, name));
     Some(CpuUsage {
         total: time("usage_usec"),
         user: time("user_usec"),
         system: time("system_usec"),
-        periods: count(&text, "nr_periods"),
-        throttled_periods: count(&text, "nr_throttled"),
+        periods: count(text, "nr_periods"),
+        throttled_periods: count(text, "nr_throttled"),
         throttled: time("throttled_usec"),
     })
 }
 
-fn memory_of_v1(group: &Group<'_>) -> Option<MemoryUsage> {
+fn memory_of_v1(group: &mut Group<'_>, limit: Option<u64>) -> Option<MemoryUsage> {
     let used = group.number("memory.usage_in_bytes")?;
     let stat = group.text("memory.stat").unwrap_or_default();
-    let kills = group.text("memory.oom_control").unwrap_or_default();
+    let has_swap = stat.contains("total_swap ");
     Some(MemoryUsage {
         used,
-        working_set: used.saturating_sub(count(&stat, "total_inactive_file")),
-        limit: group.limit("memory.limit_in_bytes"),
-        swap: stat
-            .contains("total_swap ")
-            .then(|| count(&stat, "total_swap")),
-        kills: parse_kills(&kills).unwrap_or(0),
+        working_set: used.saturating_sub(count(stat, "total_inactive_file")),
+        limit,
+        swap: has_swap.then(|| count(stat, "total_swap")),
+        kills: group
+            .text("memory.oom_control")
+            .and_then(parse_kills)
+            .unwrap_or(0),
     })
 }
 
-fn memory_of_v2(group: &Group<'_>) -> Option<MemoryUsage> {
+fn memory_of_v2(group: &mut Group<'_>, limit: Option<u64>) -> Option<MemoryUsage> {
     let used = group.number("memory.current")?;
     let stat = group.text("memory.stat").unwrap_or_default();
-    let kills = group.text("memory.events").unwrap_or_default();
     Some(MemoryUsage {
         used,
-        working_set: used.saturating_sub(count(&stat, "inactive_file")),
-        limit: group.limit("memory.max"),
+        working_set: used.saturating_sub(count(stat, "inactive_file")),
+        limit,
         swap: group.number("memory.swap.current"),
-        kills: parse_kills(&kills).unwrap_or(0),
+        kills: group
+            .text("memory.events")
+            .and_then(parse_kills)
+            .unwrap_or(0),
     })
 }
 
-fn pids(group: &Group<'_>) -> Option<PidUsage> {
-    Some(PidUsage {
-        count: group.number("pids.current")?,
-        limit: group.limit("pids.max"),
-    })
+fn pids(group: &mut Group<'_>, limit: Option<u64>) -> Option<PidUsage> {
+    let count = group.number("pids.current")?;
+    Some(PidUsage { count, limit })
 }
 
-fn disk_of_v1(group: &Group<'_>) -> Option<DiskUsage> {
-    let text = |file: &str| {
-        let of_tree = group.text(&format!("blkio.throttle.{file}_recursive"));
-        of_tree.or_else(|| group.text(&format!("blkio.throttle.{file}")))
+fn disk_of_v1(group: &mut Group<'_>) -> Option<DiskUsage> {
+    // Bytes, or operations, that were read and written: `8:0 Read 4096`, a line for each disk and kind.
+    let sums = |text: &str| {
+        let mut sums = [0_u64; 2];
+        for line in text.lines() {
+            let mut words = line.split(' ').skip(1);
+            let at = match words.next() {
+                Some("Read") => 0,
+                Some("Write") => 1,
+                _ => continue,
+            };
+            let number = words.next().and_then(|word| word.parse().ok());
+            sums[at] = sums[at].saturating_add(number.unwrap_or(0));
+        }
+        sums
     };
-    let (bytes, operations) = (text("io_service_bytes")?, text("io_serviced")?);
-    // `8:0 Read 4096`, a line for each disk and kind.
-    let sum = |text: &str, kind: &str| {
-        let words = text.lines().map(|line| line.split(' ').collect::<Vec<_>>());
-        let of_kind = words.filter_map(|words| match words[..] {
-            [_, this, number] if this == kind => number.parse::<u64>().ok(),
-            _ => None,
-        });
-        of_kind.fold(0, u64::saturating_add)
+    let mut sums_of = |file: &str| {
+        let found = group.text(&format!("{file}_recursive")).map(sums);
+        found.or_else(|| group.text(file).map(sums))
     };
+    let [read, written] = sums_of("blkio.throttle.io_service_bytes")?;
+    let [reads, writes] = sums_of("blkio.throttle.io_serviced")?;
     Some(DiskUsage {
-        read: sum(&bytes, "Read"),
-        written: sum(&bytes, "Write"),
-        reads: sum(&operations, "Read"),
-        writes: sum(&operations, "Write"),
+        read,
+        written,
+        reads,
+        writes,
     })
 }
 
-fn disk_of_v2(group: &Group<'_>) -> Option<DiskUsage> {
+fn disk_of_v2(group: &mut Group<'_>) -> Option<DiskUsage> {
     let text = group.text("io.stat")?;
     // `8:0 rbytes=4096 wbytes=0 rios=1 wios=0 …`, a line for each disk.
     let sum = |name: &str| {

@@ -2,20 +2,22 @@
 //! outlives the agent, and a restart of the container has another logger, so the file is what counts.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read as _};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rustix::fs::{Mode, OFlags};
 use state::id::InstanceName;
 use tokio::time::Instant;
 
-use super::files::{no_detour, open_to_read};
+use super::files::{NO_DETOUR, no_detour, open_to_read};
 
 /// Ending of the file's name; the generation comes before it.
 const ENDING: &str = ".counts";
 /// Most bytes of it that are read: three numbers.
-const BYTES_MAX: u64 = 64;
+const BYTES_MAX: usize = 64;
 /// Least time between two writes of a logger.
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -49,19 +51,15 @@ impl LogCounts {
         }
     }
 
-    /// Counts of an instance whose log is below `logs`, not older than a logger's second. `None`: no
-    /// logger of it counted. Blocks.
-    pub(crate) fn of(logs: &Path, instance: InstanceName) -> Option<Self> {
-        Self::read(&path(
-            &super::directory(logs, instance.id),
-            instance.generation,
-        ))
+    fn read(path: &Path) -> Option<Self> {
+        Self::of(&open_to_read(path).ok()?)
     }
 
-    fn read(path: &Path) -> Option<Self> {
-        let mut text = String::new();
-        let file = open_to_read(path).ok()?;
-        file.take(BYTES_MAX).read_to_string(&mut text).ok()?;
+    /// Counts in a file. Blocks.
+    fn of(file: impl AsFd) -> Option<Self> {
+        let mut bytes = [0; BYTES_MAX];
+        let count = rustix::io::read(file, &mut bytes).ok()?;
+        let text = std::str::from_utf8(&bytes[..count]).ok()?;
         let mut numbers = text.split_whitespace().map(str::parse);
         let mut next = || numbers.next()?.ok();
         Some(Self {
@@ -69,6 +67,26 @@ impl LogCounts {
             left_out: next()?,
             lost: next()?,
         })
+    }
+}
+
+/// Reader of the counts of many instances, whose logs' directory is opened once for all of them.
+#[derive(Debug)]
+pub(crate) struct LogCountsReader(OwnedFd);
+
+impl LogCountsReader {
+    /// Reader below `logs`. `None`: nothing was logged yet. Blocks.
+    pub(crate) fn open(logs: &Path) -> Option<Self> {
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        Some(Self(rustix::fs::open(logs, flags, Mode::empty()).ok()?))
+    }
+
+    /// Counts of an instance, not older than a logger's second. `None`: no logger of it counted. Blocks.
+    pub(crate) fn read(&self, InstanceName { id, generation }: InstanceName) -> Option<LogCounts> {
+        let path = path(&super::directory(Path::new(""), id), generation);
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | NO_DETOUR;
+        let file = rustix::fs::openat(&self.0, path, flags, Mode::empty()).ok()?;
+        LogCounts::of(file)
     }
 }
 

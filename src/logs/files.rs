@@ -67,9 +67,11 @@ pub(super) fn open_to_read(path: &Path) -> io::Result<File> {
 }
 
 /// Flags with which an open follows no link and waits for nobody.
+pub(super) const NO_DETOUR: OFlags = OFlags::NOFOLLOW.union(OFlags::NONBLOCK);
+
+/// The same for the library's opens.
 pub(super) fn no_detour() -> io::Result<i32> {
-    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
-    i32::try_from(flags.bits()).map_err(io::Error::other)
+    i32::try_from(NO_DETOUR.bits()).map_err(io::Error::other)
 }
 
 /// Whether an error says that a name is taken by something that cannot be written.

@@ -23,6 +23,7 @@ use super::refusal::refusal;
 use super::{AgentNode, plan, wall_ms};
 use crate::api::{self, NodeApi, Refusal};
 use crate::audit;
+use crate::cgroup::usage::UsageDetail;
 use crate::exec::{ExecOrder, ExecRefusal, ExecSession};
 use crate::feed::EventFeed;
 use crate::log_level::LogLevelView;
@@ -73,8 +74,8 @@ impl NodeApi for AgentNode {
         }
     }
 
-    async fn usage(&self, only: Option<ContainerId>) -> Vec<UsageView> {
-        self.usage_now(only).await
+    async fn usage(&self, only: Option<ContainerId>, detail: UsageDetail) -> Vec<UsageView> {
+        self.usage_now(only, detail).await
     }
 
     async fn deploy(

@@ -1,8 +1,9 @@
 //! Use by containers now: the kernel's counts of the control groups and links of those instances that
 //! the board knows to run. No call to containerd is made.
 
+use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
@@ -13,9 +14,10 @@ use tokio::time::Instant;
 
 use super::AgentNode;
 use crate::cgroup::Cgroup;
-use crate::cgroup::usage::GroupUsage;
-use crate::logs::counts::LogCounts;
-use crate::monitor::links::link_usage;
+use crate::cgroup::usage::{GroupLimits, GroupUsage, Scratch, UsageDetail, UsageReader};
+use crate::lock::lock;
+use crate::logs::counts::LogCountsReader;
+use crate::monitor::links::{LinkUsage, link_usage};
 use crate::view::UsageView;
 
 /// Looks at the logs' counts at once, and the longest wait for a place.
@@ -23,6 +25,10 @@ static LOG_LOOKS: Semaphore = Semaphore::const_new(2);
 const LOGS_WITHIN: Duration = Duration::from_millis(500);
 /// Threads that look at once. Each container costs some fifty microseconds.
 const THREADS_MAX: usize = 4;
+/// Least time for which the numbers of a container that did nothing are told again, and the most that
+/// is added to it for each, so that not all are read anew at once.
+const SAME_FOR: Duration = Duration::from_secs(30);
+const SAME_SPREAD_MS: u64 = 30_000;
 /// Containers for which a further thread is worth its start.
 const EACH_MIN: usize = 32;
 
@@ -36,6 +42,8 @@ pub(crate) struct UsageSources {
     pub(crate) logs: PathBuf,
     /// Name of an instance's link on the node.
     pub(crate) link: Box<dyn Fn(InstanceName) -> String + Send + Sync>,
+    /// Usages that the last scrape met.
+    pub(crate) met: Mutex<MetUsages>,
 }
 
 impl std::fmt::Debug for UsageSources {
@@ -45,9 +53,38 @@ impl std::fmt::Debug for UsageSources {
     }
 }
 
+/// Usages that one look met, by instance.
+pub(crate) type MetUsages = BTreeMap<InstanceName, MetUsage>;
+
+/// Use by an instance that was met, so that one which did nothing since is not read again.
+#[derive(Clone, Debug)]
+pub(crate) struct MetUsage {
+    /// Generation that it carried then: with another it may have other limits.
+    generation: u64,
+    /// `None`: they could not be read.
+    limits: Option<GroupLimits>,
+    usage: GroupUsage,
+    read_at: Instant,
+}
+
+/// Where usage is taken from at one look, by each of its threads.
+struct UsageLook<'a> {
+    sources: &'a UsageSources,
+    groups: UsageReader,
+    links: HashMap<String, LinkUsage>,
+    /// `None`: they are left out.
+    logs: Option<LogCountsReader>,
+    met: MetUsages,
+    detail: UsageDetail,
+}
+
 impl AgentNode {
     /// Use by every managed container, or by the one with this id; by name.
-    pub(super) async fn usage_now(&self, only: Option<ContainerId>) -> Vec<UsageView> {
+    pub(super) async fn usage_now(
+        &self,
+        only: Option<ContainerId>,
+        detail: UsageDetail,
+    ) -> Vec<UsageView> {
         let desired = self.writer.store().desired();
         let records = desired
             .records()
@@ -55,13 +92,20 @@ impl AgentNode {
         let running = |record: &Arc<Record>| (Arc::clone(record), self.running(record));
         let mut wanted: Vec<_> = records.map(running).collect();
         wanted.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
-        let sources = self.usage.clone();
+        let Some(sources) = self.usage.clone() else {
+            return wanted.iter().map(|(record, _)| unknown(record)).collect();
+        };
         // A disk of logs that hangs keeps a few threads, and not one more at each look.
         let with_logs = tokio::time::timeout(LOGS_WITHIN, LOG_LOOKS.acquire()).await;
         let with_logs = with_logs.ok().and_then(Result::ok);
         let looking = tokio::task::spawn_blocking(move || {
-            let found = look(sources.as_deref(), &wanted, with_logs.is_some());
+            let begun = UsageLook::begin(&sources, with_logs.is_some(), detail);
+            let (found, met) = look(&begun, &wanted);
             drop(with_logs);
+            // Those of instances that are gone go with the next look at all.
+            if only.is_none() {
+                *lock(&sources.met) = met;
+            }
             found
         });
         // It ends by a panic or with the agent.
@@ -82,38 +126,86 @@ impl AgentNode {
 
 type Running = (Arc<Record>, Option<(InstanceName, u64)>);
 
-fn look(sources: Option<&UsageSources>, wanted: &[Running], with_logs: bool) -> Vec<UsageView> {
-    let links = link_usage().unwrap_or_default();
-    let below = |sources: &UsageSources| {
+impl<'a> UsageLook<'a> {
+    fn begin(sources: &'a UsageSources, with_logs: bool, detail: UsageDetail) -> Self {
         let parent = format!("/{}", sources.namespace);
-        sources.cgroup.usage_below(&parent)
-    };
-    let groups = sources.map(below);
-    let taken = SystemTime::now();
-    let look = |(record, running): &Running| {
-        let usage = running.zip(sources).zip(groups.as_ref());
-        let usage = usage.and_then(|(((instance, generation), sources), groups)| {
-            let group = groups.usage(&instance.to_string())?;
-            let link = links.get(&(sources.link)(instance));
-            Some((generation, group, link.map(|link| link.other_end())))
-        });
-        let (generation, group, network) = match usage {
-            Some((generation, group, network)) => (Some(generation), group, network),
-            None => (None, GroupUsage::default(), None),
-        };
-        let instance = running.map_or_else(|| record.instance(), |(instance, _)| instance);
-        let logs = sources.filter(|_| with_logs);
-        let log = logs.and_then(|sources| LogCounts::of(&sources.logs, instance));
-        UsageView {
-            record: Arc::clone(record),
-            log,
-            generation,
-            taken,
-            taken_at: Instant::now(),
-            group,
-            network,
+        Self {
+            sources,
+            groups: sources.cgroup.usage_below(&parent),
+            links: link_usage().unwrap_or_default(),
+            logs: with_logs
+                .then(|| LogCountsReader::open(&sources.logs))
+                .flatten(),
+            met: lock(&sources.met).clone(),
+            detail,
         }
-    };
+    }
+
+    /// Use by an instance. `None`: it has no group.
+    fn group(
+        &self,
+        (instance, generation): (InstanceName, u64),
+        scratch: &mut Scratch,
+    ) -> Option<MetUsage> {
+        let name = instance.to_string();
+        let met = self.met.get(&instance);
+        let met = met.filter(|met| met.generation == generation);
+        let limits = met.and_then(|met| met.limits);
+        let limits = limits.or_else(|| self.groups.limits(&name, scratch));
+        let given = limits.unwrap_or_default();
+        let cpu = self.groups.cpu(&name, given, self.detail, scratch);
+        // What none of its processes ran for is as it was, but for what the kernel takes from it.
+        let is_same = |met: &&MetUsage| cpu.is_some() && met.usage.cpu == cpu;
+        let same = met.filter(is_same).filter(|met| {
+            let spread = Duration::from_millis(instance.id.bits() % SAME_SPREAD_MS);
+            self.detail == UsageDetail::Metrics && met.read_at.elapsed() < SAME_FOR + spread
+        });
+        if let Some(same) = same {
+            return Some(same.clone());
+        }
+        Some(MetUsage {
+            generation,
+            limits,
+            usage: self.groups.usage(&name, given, cpu, scratch)?,
+            read_at: Instant::now(),
+        })
+    }
+
+    /// Use by each of some containers, and what was met.
+    fn part(&self, wanted: &[Running]) -> (Vec<UsageView>, MetUsages) {
+        let (mut scratch, mut all_met) = (Scratch::default(), MetUsages::new());
+        let view = |(record, running): &Running| {
+            let mut view = unknown(record);
+            let met = running.and_then(|running| self.group(running, &mut scratch));
+            if let Some(((instance, generation), met)) = running.zip(met) {
+                (view.generation, view.group) = (Some(generation), met.usage.clone());
+                let link = self.links.get(&(self.sources.link)(instance));
+                view.network = link.map(|link| link.other_end());
+                all_met.insert(instance, met);
+            }
+            let instance = running.map_or_else(|| record.instance(), |(instance, _)| instance);
+            view.log = self.logs.as_ref().and_then(|logs| logs.read(instance));
+            view
+        };
+        (wanted.iter().map(view).collect(), all_met)
+    }
+}
+
+/// View of a container of which nothing is known yet.
+fn unknown(record: &Arc<Record>) -> UsageView {
+    UsageView {
+        record: Arc::clone(record),
+        log: None,
+        generation: None,
+        taken: SystemTime::now(),
+        taken_at: Instant::now(),
+        group: GroupUsage::default(),
+        network: None,
+    }
+}
+
+/// Use by each of some containers, looked at by some threads; and what was met.
+fn look(look: &UsageLook<'_>, wanted: &[Running]) -> (Vec<UsageView>, MetUsages) {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let each = wanted
         .len()
@@ -122,14 +214,14 @@ fn look(sources: Option<&UsageSources>, wanted: &[Running], with_logs: bool) -> 
     let mut parts = wanted.chunks(each);
     let first = parts.next().unwrap_or_default();
     thread::scope(|scope| {
-        let others: Vec<_> = parts
-            .map(|part| scope.spawn(|| part.iter().map(look).collect::<Vec<_>>()))
-            .collect();
-        let mut all: Vec<_> = first.iter().map(look).collect();
+        let others: Vec<_> = parts.map(|part| scope.spawn(|| look.part(part))).collect();
+        let (mut all, mut met) = look.part(first);
         for other in others {
             // One that panicked has told why.
-            all.extend(other.join().unwrap_or_default());
+            let (more, more_met) = other.join().unwrap_or_default();
+            all.extend(more);
+            met.extend(more_met);
         }
-        all
+        (all, met)
     })
 }

@@ -65,6 +65,12 @@ impl ContainerId {
     pub const fn from_bits(random: u64) -> Self {
         Self(random & Self::BITS)
     }
+
+    /// Bits of the id, of which 48 are used.
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
 }
 
 impl FromStr for ContainerId {

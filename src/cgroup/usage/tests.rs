@@ -12,11 +12,20 @@ fn written(files: &[(&str, &str)]) -> tempfile::TempDir {
     root
 }
 
+/// Use of a group, with its limits read first.
+fn found(cgroup: Cgroup, root: &tempfile::TempDir, name: &str) -> Option<GroupUsage> {
+    let (reader, mut scratch) = (cgroup.usage_in(root.path(), "chas"), Scratch::default());
+    let limits = reader.limits(name, &mut scratch).unwrap_or_default();
+    let cpu = reader.cpu(name, limits, UsageDetail::All, &mut scratch);
+    reader.usage(name, limits, cpu, &mut scratch)
+}
+
 #[test]
 fn version_1_counts_by_controller_in_ticks_and_nanoseconds() {
     let root = written(&[
         ("cpuacct/chas/a-1/cpuacct.usage", "1500000000\n"),
         ("cpuacct/chas/a-1/cpuacct.stat", "user 120\nsystem 30\n"),
+        ("cpu/chas/a-1/cpu.cfs_quota_us", "50000\n"),
         (
             "cpu/chas/a-1/cpu.stat",
             "nr_periods 10\nnr_throttled 4\nthrottled_time 250000000\n",
@@ -46,7 +55,12 @@ fn version_1_counts_by_controller_in_ticks_and_nanoseconds() {
         ),
     ]);
     let v1 = Cgroup::V1 { swap: true };
-    let found = v1.usage_in(root.path(), "chas").usage("a-1").unwrap();
+    let metrics = {
+        let (reader, none) = (v1.usage_in(root.path(), "chas"), GroupLimits::default());
+        reader.cpu("a-1", none, UsageDetail::Metrics, &mut Scratch::default())
+    };
+    let of = |name| found(v1, &root, name);
+    let found = of("a-1").unwrap();
     let cpu = CpuUsage {
         total: Duration::from_millis(1500),
         user: Duration::from_millis(1200),
@@ -56,6 +70,11 @@ fn version_1_counts_by_controller_in_ticks_and_nanoseconds() {
         throttled: Duration::from_millis(250),
     };
     assert_eq!(found.cpu, Some(cpu));
+    let in_all = CpuUsage {
+        total: Duration::from_millis(1500),
+        ..CpuUsage::default()
+    };
+    assert_eq!(metrics, Some(in_all));
     let memory = MemoryUsage {
         used: 1000,
         working_set: 600,
@@ -76,7 +95,10 @@ fn version_1_counts_by_controller_in_ticks_and_nanoseconds() {
         writes: 1,
     };
     assert_eq!(found.disk, Some(disk));
-    assert_eq!(v1.usage_in(root.path(), "chas").usage("b-1"), None);
+    assert_eq!(of("b-1"), None);
+    fs::write(root.path().join("cpu/chas/a-1/cpu.cfs_quota_us"), "-1\n").unwrap();
+    let unlimited = of("a-1").unwrap();
+    assert_eq!(unlimited.cpu.unwrap().periods, 0, "nothing is counted");
 }
 
 #[test]
@@ -97,10 +119,8 @@ fn version_2_counts_in_one_tree_and_has_a_word_for_no_limit() {
             "8:0 rbytes=100 wbytes=50 rios=2 wios=1 dbytes=9 dios=9\n8:16 rbytes=1 wbytes=0 rios=1 wios=0\n",
         ),
     ]);
-    let found = Cgroup::V2
-        .usage_in(root.path(), "chas")
-        .usage("a-1")
-        .unwrap();
+    let of = |name| found(Cgroup::V2, &root, name);
+    let found = of("a-1").unwrap();
     let cpu = found.cpu.unwrap();
     assert_eq!(cpu.total, Duration::from_millis(1500));
     assert_eq!((cpu.periods, cpu.throttled), (0, Duration::ZERO));
@@ -111,5 +131,5 @@ fn version_2_counts_in_one_tree_and_has_a_word_for_no_limit() {
     assert_eq!(found.pids.unwrap().limit, None);
     let disk = found.disk.unwrap();
     assert_eq!((disk.read, disk.reads), (101, 3));
-    assert_eq!(Cgroup::V2.usage_in(root.path(), "chas").usage("b-1"), None);
+    assert_eq!(of("b-1"), None);
 }
