@@ -4,7 +4,7 @@
 # What is chosen once (ports, the subnet) and what a person may change (configuration, tokens, sets) is kept as long as the
 # node exists.
 
-REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+REPOSITORY=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd -P)
 # These names differ from those of another clone, and of an agent installed on this host.
 TAG=$(printf %s "$NODE" | cksum | cut -d' ' -f1)
 NAMESPACE=quickstart-$TAG

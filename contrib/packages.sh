@@ -23,5 +23,9 @@ install_missing() {
     echo "${install[*]}"
     export DEBIAN_FRONTEND=noninteractive
     # The package lists of a fresh machine are empty or old.
-    "${install[@]}" >"$log" 2>&1 || { apt-get update -q >>"$log" 2>&1 && "${install[@]}" >>"$log" 2>&1; }
+    "${install[@]}" >"$log" 2>&1 || { apt-get update -q >>"$log" 2>&1 && "${install[@]}" >>"$log" 2>&1; } || return
+    # Its package starts a registry on port 5000 of every address, which nobody asked for.
+    if [[ " ${missing[*]} " == *" docker-registry "* && -d /run/systemd/system ]]; then
+        systemctl disable --now docker-registry >>"$log" 2>&1 || true
+    fi
 }
