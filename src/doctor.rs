@@ -26,6 +26,7 @@ use outside::SeenOutside;
 use report::DoctorReport;
 use running::SeenAgent;
 
+mod answers;
 mod bundle;
 mod chas;
 mod check;
@@ -38,6 +39,7 @@ mod leftovers;
 mod mask;
 mod network;
 mod outside;
+mod printed;
 mod programs;
 mod report;
 mod running;

@@ -16,6 +16,7 @@ use tokio_util::task::TaskTracker;
 use super::host_paths::host_paths;
 use super::registries::{registry_config, room_config};
 use super::rooms::{AgentRuntime, bridge_config, engine, loggers};
+use crate::cause;
 use crate::config::Config;
 use crate::journal::Journal;
 use crate::network::{BridgeNetwork, NetworkDriver as _};
@@ -120,7 +121,10 @@ impl NodeRemoval {
         }
         match self.network.teardown().await {
             Ok(()) => done.removed.push("the network: bridge, rules".to_owned()),
-            Err(error) => done.faults.push(format!("the network: {error}")),
+            Err(error) => {
+                let why = cause::all(&error);
+                done.faults.push(format!("the network: {why}"));
+            }
         }
         done
     }

@@ -8,8 +8,10 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
+use super::answers::mask_answer;
 use super::known::known_secrets;
-use super::mask::SecretMask;
+use super::mask::{MASK, SecretMask};
+use super::printed::printed_at;
 use super::sources::{self, FILE_BYTES_MAX, Source, of_json, of_text};
 use crate::archive;
 use crate::client::Screen;
@@ -121,16 +123,22 @@ async fn gathered(
         Ok((agent, _)) => taken.extend(sources::of_agent(agent, order.container_logs).await),
         Err(fault) => taken.push(("agent".to_owned(), Err(fault.clone()))),
     }
-    packed(taken, &mask)
+    packed(taken, &mask, order.container_logs)
 }
 
-/// Masks and bounds all files, and tells of them in a manifest.
-fn packed(taken: Vec<(String, Source)>, mask: &SecretMask) -> Vec<(String, Vec<u8>)> {
+/// Masks and bounds all files, and tells of them in a manifest. `keeps_printed`: what containers print
+/// stays.
+fn packed(
+    taken: Vec<(String, Source)>,
+    mask: &SecretMask,
+    keeps_printed: bool,
+) -> Vec<(String, Vec<u8>)> {
     let (mut files, mut missing, mut left) = (Vec::new(), Vec::new(), BUNDLE_BYTES_MAX);
     for (name, source) in taken {
         match source {
             Ok((content, is_cut)) => {
-                let mut file = masked(name, &content, is_cut, mask);
+                let mut file = masked(name, &content, mask, keeps_printed);
+                file.is_cut |= is_cut;
                 if file.content.len() > left {
                     file.content.truncate(left);
                     file.is_cut = true;
@@ -161,31 +169,38 @@ fn packed(taken: Vec<(String, Source)>, mask: &SecretMask) -> Vec<(String, Vec<u
     std::iter::once(first).chain(rest).collect()
 }
 
-fn masked(name: String, content: &[u8], mut is_cut: bool, mask: &SecretMask) -> BundleFile {
+fn masked(name: String, content: &[u8], mask: &SecretMask, keeps_printed: bool) -> BundleFile {
     let mut text = String::from_utf8_lossy(content).into_owned();
     let mut count = 0;
     if let Ok(mut value) = serde_json::from_str::<Value>(&text) {
-        count += SecretMask::json(&mut value);
+        count += mask_answer(&mut value, keeps_printed);
         text = format!("{value:#}\n");
     } else if name.ends_with(".ndjson") {
         let lines = text
             .lines()
             .map(|line| match serde_json::from_str::<Value>(line) {
                 Ok(mut value) => {
-                    count += SecretMask::json(&mut value);
+                    count += mask_answer(&mut value, keeps_printed);
                     format!("{value}\n")
                 }
                 // One that was cut off.
                 Err(_) => String::new(),
             });
         text = lines.collect();
+    } else if !keeps_printed {
+        let lines = text.lines().map(|line| match printed_at(line) {
+            Some(place) => {
+                count += 1;
+                format!("{}{MASK}\n", &line[..place])
+            }
+            None => format!("{line}\n"),
+        });
+        text = lines.collect();
     }
     let (text, found) = mask.text(&text);
     let mut content = text.into_bytes();
-    if content.len() > FILE_BYTES_MAX {
-        content.truncate(FILE_BYTES_MAX);
-        is_cut = true;
-    }
+    let is_cut = content.len() > FILE_BYTES_MAX;
+    content.truncate(FILE_BYTES_MAX);
     BundleFile {
         name,
         content,
@@ -228,18 +243,32 @@ mod tests {
                 Ok(of_text("d".repeat(FILE_BYTES_MAX + 1))),
             ),
             ("e.txt".to_owned(), Err("no known-secret there".to_owned())),
+            (
+                "f.log".to_owned(),
+                Ok(of_text(
+                    "not ready: HTTP 500: printed\nexit code 1: printed\nend\n",
+                )),
+            ),
         ];
-        let files = packed(taken, &mask);
+        let files = packed(taken, &mask, false);
         let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
         assert_eq!(
             names,
-            ["manifest.json", "a.txt", "b.json", "c.ndjson", "d.txt"]
+            [
+                "manifest.json",
+                "a.txt",
+                "b.json",
+                "c.ndjson",
+                "d.txt",
+                "f.log"
+            ]
         );
         let text = |at: usize| String::from_utf8(files[at].1.clone()).unwrap();
         assert_eq!(
             (&*text(1), &*text(3)),
             ("a ***\n", "{\"args\":[\"***\"]}\n")
         );
+        assert_eq!(text(5), "not ready: HTTP 500: ***\nexit code 1: ***\nend\n");
         assert!(text(2).contains("\"token\": \"***\""), "{}", text(2));
         let manifest: Value = serde_json::from_str(&text(0)).unwrap();
         assert_eq!(manifest["files"][3]["cut"], true);

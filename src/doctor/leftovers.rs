@@ -11,6 +11,12 @@ use crate::mountinfo::MountLine;
 /// Left-overs that are named; the others are counted.
 const NAMED_MAX: usize = 10;
 
+/// Message where containers run of which nothing is stored: mostly they are wanted.
+const NO_STATE: &str = "containers of the agent run, but the state directory is empty: is its disk mounted, \
+                        and state.dir right?";
+const NO_STATE_REMEDY: &str = "mount the disk, or correct state.dir, before an agent is started; if the \
+                               containers are to go, chas-node-agent uninstall removes them";
+
 /// Things of the agent as one look found them.
 #[derive(Clone, Debug)]
 pub(super) struct SeenLeftovers {
@@ -35,6 +41,9 @@ impl SeenLeftovers {
             Err(fault) => return vec![check.warn(format!("the records are not known: {fault}"))],
         };
         let is_new = recorded.is_none();
+        if is_new && self.managed.as_ref().is_ok_and(|found| !found.is_empty()) {
+            return vec![check.fail(NO_STATE).with_remedy(NO_STATE_REMEDY)];
+        }
         let recorded = recorded.unwrap_or_default();
         let instances = |what: &str, found: &Result<Vec<InstanceName>, String>| {
             let found = found.iter().flatten();
@@ -133,6 +142,12 @@ mod tests {
                 (seen.managed, seen.netns) = (Ok(Vec::new()), Ok(Vec::new()));
                 seen.mounts.clear();
             }),
+            (
+                Unrecorded,
+                "FAIL",
+                "the state directory is empty: is its disk mounted",
+                |seen| seen.recorded = Ok(None),
+            ),
             (Unrecorded, "warn", "not known: damaged", |seen| {
                 seen.recorded = Err("damaged".to_owned());
             }),

@@ -6,7 +6,7 @@ use base64::prelude::{BASE64_STANDARD, BASE64_URL_SAFE};
 use serde_json::Value;
 
 /// Text in the place of a secret.
-const MASK: &str = "***";
+pub(super) const MASK: &str = "***";
 /// Shortest secret that is looked for: a shorter one would be found in every text.
 const KNOWN_BYTES_MIN: usize = 6;
 /// Shortest part of one in base64.
@@ -28,15 +28,6 @@ const NAMES: [&str; 15] = [
     "signature",
     "token",
     "xamz",
-];
-/// Members of an answer whose words may be anything that a person typed.
-const TYPED: [&str; 6] = [
-    "args",
-    "argv",
-    "cmd",
-    "command",
-    "entrypoint",
-    "environment",
 ];
 /// Words after which a credential comes.
 const SCHEMES: [&str; 3] = ["basic", "bearer", "negotiate"];
@@ -101,52 +92,11 @@ impl SecretMask {
         let masked = masked.collect();
         (masked, count)
     }
-
-    /// The answer without what is secret by its name, and how much was taken out.
-    pub(super) fn json(value: &mut Value) -> usize {
-        match value {
-            Value::Object(members) => {
-                let mut count = 0;
-                for (name, member) in members {
-                    let is_typed = TYPED.contains(&name.as_str());
-                    count += match member {
-                        Value::String(text) if is_secret(name) || is_typed => {
-                            MASK.clone_into(text);
-                            1
-                        }
-                        Value::Array(_) | Value::Object(_) if is_typed => leaves(member),
-                        Value::Null
-                        | Value::Bool(_)
-                        | Value::Number(_)
-                        | Value::String(_)
-                        | Value::Array(_)
-                        | Value::Object(_) => Self::json(member),
-                    };
-                }
-                count
-            }
-            Value::Array(items) => items.iter_mut().map(Self::json).sum(),
-            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
-        }
-    }
-}
-
-/// Masks every text in a value.
-fn leaves(value: &mut Value) -> usize {
-    match value {
-        Value::String(text) => {
-            MASK.clone_into(text);
-            1
-        }
-        Value::Array(items) => items.iter_mut().map(leaves).sum(),
-        Value::Object(members) => members.values_mut().map(leaves).sum(),
-        Value::Null | Value::Bool(_) | Value::Number(_) => 0,
-    }
 }
 
 /// Whether a name is that of something secret; one that ends as the name of a file, a time or a number of
 /// such is none.
-fn is_secret(name: &str) -> bool {
+pub(super) fn is_secret(name: &str) -> bool {
     let name: String = name
         .chars()
         .filter(|c| !matches!(c, '_' | '-' | '.'))
@@ -358,21 +308,5 @@ mod tests {
         }
         assert_eq!(mask.text("a short word"), ("a short word".to_owned(), 0));
         assert!(!format!("{mask:?}").contains("nted"));
-    }
-
-    #[test]
-    fn members_of_an_answer_are_taken_out_by_their_names() {
-        let mut answer = json!({
-            "token": "a", "token_file": "/t", "tokens": 3, "args": ["--x", "y"],
-            "changes": [{"command": {"from": ["a"], "to": "b"}, "name": "web"}],
-        });
-        assert_eq!(SecretMask::json(&mut answer), 5);
-        assert_eq!(
-            answer,
-            json!({
-                "token": MASK, "token_file": "/t", "tokens": 3, "args": [MASK, MASK],
-                "changes": [{"command": {"from": [MASK], "to": MASK}, "name": "web"}],
-            })
-        );
     }
 }

@@ -30,6 +30,8 @@ const CONTAINERS_MAX: usize = 50;
 const ENTRIES_MAX: usize = 5000;
 /// Unit whose journal is the agent's log.
 const UNIT: &str = "chas-node-agent";
+/// Directories that are not entered: what containers keep there is theirs.
+const NOT_ENTERED: [&str; 4] = ["host-paths", "image-volumes", "netns", "volumes"];
 /// Files that tell of the host.
 const FILES: [(&str, &str); 8] = [
     ("host/mounts.txt", "/proc/self/mountinfo"),
@@ -148,6 +150,7 @@ async fn of_configured(config: &Config, log_lines: u32) -> Vec<(String, Source)>
 fn listed(directory: &Path) -> Source {
     let (mut text, mut left) = (String::new(), vec![directory.to_owned()]);
     let mut entries = 0;
+    let device = fs::symlink_metadata(directory).map_or(0, |found| found.dev());
     while let Some(path) = left.pop() {
         entries += 1;
         if entries > ENTRIES_MAX {
@@ -163,8 +166,8 @@ fn listed(directory: &Path) -> Source {
         let (mode, size) = (found.mode() & 0o7777, found.len());
         let (uid, gid, path_shown) = (found.uid(), found.gid(), path.display());
         text += &format!("{mode:04o} {uid}:{gid} {size:>12} {path_shown}\n");
-        // What containers keep there is theirs.
-        if found.is_dir() && !path.ends_with("volumes") {
+        let is_entered = path == directory || is_own(&path, found.dev() == device);
+        if found.is_dir() && is_entered {
             let below = fs::read_dir(&path).into_iter().flatten().flatten();
             let mut below: Vec<_> = below.map(|entry| entry.path()).collect();
             below.sort_by(|a, b| b.cmp(a));
@@ -172,6 +175,11 @@ fn listed(directory: &Path) -> Source {
         }
     }
     Ok(of_text(text))
+}
+
+/// Whether what is below is the agent's own. A file system of its own is a mount: somebody's files.
+fn is_own(path: &Path, is_same_device: bool) -> bool {
+    is_same_device && !NOT_ENTERED.iter().any(|name| path.ends_with(name))
 }
 
 /// Control groups of the agent's containers.
@@ -313,20 +321,28 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_directory_is_listed_without_contents_and_volumes_are_not_entered() {
+    fn a_directory_is_listed_without_contents_and_what_is_others_is_not_entered() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path();
-        fs::create_dir_all(path.join("volumes/data")).unwrap();
+        let path = &directory.path().join("volumes");
+        for name in NOT_ENTERED {
+            fs::create_dir_all(path.join(name).join("theirs")).unwrap();
+        }
+        fs::create_dir_all(path.join("logs/own")).unwrap();
         fs::write(path.join("secrets.key"), "planted").unwrap();
         let (text, is_cut) = listed(path).unwrap();
         let text = String::from_utf8(text).unwrap();
         assert!(
-            text.contains("secrets.key") && text.contains("/volumes\n"),
+            text.contains("secrets.key") && text.contains("/logs/own\n"),
             "{text}"
         );
+        for name in NOT_ENTERED {
+            assert!(text.contains(&format!("/volumes/{name}\n")), "{text}");
+        }
         assert!(
-            !text.contains("planted") && !text.contains("data") && !is_cut,
+            !text.contains("planted") && !text.contains("theirs") && !is_cut,
             "{text}"
         );
+        let logs = path.join("logs");
+        assert!(is_own(&logs, true) && !is_own(&logs, false), "a mount");
     }
 }

@@ -26,30 +26,52 @@ const PROGRAM: &str = "chas-node-agent";
 /// Time for systemd, and for an agent to end.
 const END_MAX: Duration = Duration::from_secs(60);
 const LOOK_EACH: Duration = Duration::from_millis(100);
+/// Time after which an agent that something starts again is back.
+const BACK_MAX: Duration = Duration::from_secs(3);
+/// Time for systemd to tell of a unit.
+const TOLD_MAX: Duration = Duration::from_secs(5);
 
 /// The agent's service.
 #[derive(Clone, Debug)]
 pub(super) struct AgentService {
     /// Files of units that are the agent's.
     files: Vec<PathBuf>,
+    /// Units by which systemd starts the agent, its sockets first: each call of one would start it again.
+    units: Vec<String>,
     /// Process that answers at the socket, where it is an agent.
     process: Option<Pid>,
 }
 
 impl AgentService {
     pub(super) async fn of(config: &Config) -> Self {
-        let files = UNITS.map(|unit| Path::new(UNIT_DIRECTORY).join(unit));
         let process = process_of(&config.state.socket()).await;
+        let running = match process {
+            Some(process) => unit_of(process).await,
+            None => None,
+        };
+        // A unit may be of another agent on this host, with a configuration of its own.
+        let may_be_own = process.is_none() || running.as_deref() == Some(UNITS[0]);
+        let text = |file: &PathBuf| fs::read_to_string(file).unwrap_or_default();
+        let files = UNITS.map(|unit| Path::new(UNIT_DIRECTORY).join(unit));
+        let is_own = |file: &PathBuf| may_be_own && is_of(&text(file), &config.state.dir);
+        let files: Vec<PathBuf> = files.into_iter().filter(is_own).collect();
+        let mut units = Vec::new();
+        if let Some(service) = running {
+            let socket = service.replace(".service", ".socket");
+            if property(&socket, "ActiveState").await.as_deref() == Some("active") {
+                units.push(socket);
+            }
+            units.push(service);
+        }
+        let names = files.iter().rev().filter_map(|file| file.file_name());
+        for name in names.map(|name| name.to_string_lossy().into_owned()) {
+            if !units.contains(&name) {
+                units.push(name);
+            }
+        }
         Self {
-            // A unit may be of another agent on this host, with a configuration of its own.
-            files: match is_of_unit(process) {
-                true => {
-                    let text = |file: &PathBuf| fs::read_to_string(file).unwrap_or_default();
-                    let is_own = |file: &PathBuf| is_of(&text(file), &config.state.dir);
-                    files.into_iter().filter(is_own).collect()
-                }
-                false => Vec::new(),
-            },
+            files,
+            units,
             process,
         }
     }
@@ -60,48 +82,44 @@ impl AgentService {
             .files
             .iter()
             .map(|file| format!("  {};", file.display()));
-        let process = self.process.filter(|_| self.files.is_empty());
+        let has_no_file = |unit: &&String| !self.files.iter().any(|file| file.ends_with(unit));
+        let units = self.units.iter().filter(has_no_file);
+        let units = units.map(|unit| format!("  the unit {unit} is ended and disabled;"));
+        let process = self.process.filter(|_| self.units.is_empty());
         let process = process.map(|pid| {
             let pid = pid.as_raw_nonzero();
             format!("  the agent that runs (process {pid}) is ended;")
         });
-        files.chain(process).collect()
+        files.chain(units).chain(process).collect()
     }
 
     /// Ends the agent.
     pub(super) async fn end(&self, config: &Config) -> anyhow::Result<()> {
-        for file in &self.files {
-            let unit = file.file_name().unwrap_or_default();
-            let mut command = Command::new("systemctl");
-            command
-                .args(["disable", "--now"])
-                .arg(unit)
-                .kill_on_drop(true);
-            match tokio::time::timeout(END_MAX, command.status()).await {
-                Ok(Ok(status)) if status.success() => {}
-                Ok(Ok(status)) => bail!("systemctl disable --now {}: {status}", unit.display()),
-                Ok(Err(error)) => bail!("systemctl: {error}"),
-                Err(_) => bail!("{} is not ended within {END_MAX:?}", unit.display()),
+        for unit in &self.units {
+            // One that systemd-run made cannot be disabled, and is gone once it is ended.
+            let kind = property(unit, "UnitFileState").await;
+            match kind.as_deref() == Some("transient") {
+                true => systemctl(&["stop", unit.as_str()]).await?,
+                false => systemctl(&["disable", "--now", unit.as_str()]).await?,
             }
         }
         let socket = config.state.socket();
-        let Some(process) = process_of(&socket).await else {
-            return Ok(());
-        };
-        kill_process(process, Signal::TERM)?;
-        let ended = async {
-            while process_of(&socket).await.is_some() {
-                tokio::time::sleep(LOOK_EACH).await;
-            }
-        };
-        if tokio::time::timeout(END_MAX, ended).await.is_err() {
-            bail!(
-                "the agent (process {}) does not end: if something starts it again and again, end \
-                 that first",
-                process.as_raw_nonzero()
-            );
+        if let Some(process) = process_of(&socket).await {
+            end_process(process, &socket).await?;
         }
-        Ok(())
+        if self.process.is_none() && self.units.is_empty() {
+            return Ok(());
+        }
+        // Whatever starts it again does so soon.
+        tokio::time::sleep(BACK_MAX).await;
+        match process_of(&socket).await {
+            Some(process) => bail!(
+                "the agent is back (process {}), and nothing was removed: end what starts it again, \
+                 then run this again",
+                process.as_raw_nonzero()
+            ),
+            None => Ok(()),
+        }
     }
 
     /// Removes its units.
@@ -121,6 +139,36 @@ impl AgentService {
     }
 }
 
+async fn systemctl(words: &[&str]) -> anyhow::Result<()> {
+    let mut command = Command::new("systemctl");
+    command.args(words).kill_on_drop(true);
+    let shown = words.join(" ");
+    match tokio::time::timeout(END_MAX, command.status()).await {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => bail!("systemctl {shown}: {status}"),
+        Ok(Err(error)) => bail!("systemctl: {error}"),
+        Err(_) => bail!("systemctl {shown}: not done within {END_MAX:?}"),
+    }
+}
+
+/// Ends an agent that no unit runs.
+async fn end_process(process: Pid, socket: &Path) -> anyhow::Result<()> {
+    kill_process(process, Signal::TERM)?;
+    let ended = async {
+        while process_of(socket).await.is_some() {
+            tokio::time::sleep(LOOK_EACH).await;
+        }
+    };
+    if tokio::time::timeout(END_MAX, ended).await.is_err() {
+        bail!(
+            "the agent (process {}) does not end: if something starts it again and again, end \
+             that first",
+            process.as_raw_nonzero()
+        );
+    }
+    Ok(())
+}
+
 /// Whether a unit is that of the agent with this state directory. A unit for a socket names none, and goes
 /// with the service.
 fn is_of(unit: &str, state_dir: &Path) -> bool {
@@ -136,18 +184,44 @@ fn is_of(unit: &str, state_dir: &Path) -> bool {
         return state_dir == Path::new(STATE_DIRECTORIES).join(STATE_DIRECTORY);
     }
     let named = lines().filter_map(|line| line.strip_prefix("StateDirectory="));
-    let mut named = named.map(|name| Path::new(STATE_DIRECTORIES).join(name));
-    let shown = state_dir.display().to_string();
-    named.any(|named| named == state_dir) || lines().any(|line| line.contains(&shown))
+    let mut named = named.flat_map(str::split_whitespace);
+    // Whole words: another agent's directory may begin with the name of this one's.
+    let is_between = |c: char| c.is_whitespace() || "=\"'".contains(c);
+    let mut words = lines().flat_map(|line| line.split(is_between));
+    named.any(|name| Path::new(STATE_DIRECTORIES).join(name) == state_dir)
+        || words.any(|word| Path::new(word) == state_dir)
 }
 
-/// Whether the agent that runs is the unit's, or none runs.
-fn is_of_unit(process: Option<Pid>) -> bool {
-    let Some(process) = process else {
-        return true;
-    };
-    let groups = fs::read_to_string(format!("/proc/{}/cgroup", process.as_raw_nonzero()));
-    groups.is_ok_and(|groups| groups.contains(UNITS[0]))
+/// The service of systemd that runs this process. `None`: none does, as where somebody started it by hand
+/// in a session or another service.
+async fn unit_of(process: Pid) -> Option<String> {
+    let pid = process.as_raw_nonzero().to_string();
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
+    let unit = service_in(&groups)?;
+    (property(unit, "MainPID").await? == pid).then(|| unit.to_owned())
+}
+
+/// The service whose control group a process is in, by the list of its groups: that of systemd's own tree,
+/// or of the only one.
+fn service_in(groups: &str) -> Option<&str> {
+    let mut paths = groups.lines().filter_map(|line| {
+        let line = line.split_once(':')?.1;
+        line.strip_prefix("name=systemd:")
+            .or_else(|| line.strip_prefix(':'))
+    });
+    paths.find_map(|path| path.rsplit('/').find(|part| part.ends_with(".service")))
+}
+
+/// Properties of a unit as systemd tells them. `None`: it does not, or is not there.
+async fn property(unit: &str, name: &str) -> Option<String> {
+    let mut command = Command::new("systemctl");
+    command
+        .args(["show", "--value", "--property", name, "--", unit])
+        .kill_on_drop(true);
+    let output = tokio::time::timeout(TOLD_MAX, command.output()).await;
+    let output = output.ok()?.ok()?;
+    let told = String::from_utf8(output.stdout).ok()?;
+    Some(told.trim().to_owned())
 }
 
 /// The agent that has this socket. `None`: nobody answers there, or somebody else does, such as systemd in
@@ -180,6 +254,26 @@ mod tests {
             !is_of("[Service]\nStateDirectory=chas/node-agent\n", own),
             "no agent"
         );
+        let longer = "[Service]\nExecStart=/opt/chas-node-agent --state-dir=/srv/chas2\n";
+        let [short, whole, below] = ["/srv/chas", "/srv/chas2/", "/srv/chas2/a"].map(Path::new);
+        assert!(is_of(longer, whole) && !is_of(longer, short) && !is_of(longer, below));
+    }
+
+    #[test]
+    fn the_service_of_a_process_is_that_of_its_control_group() {
+        for (groups, expected) in [
+            ("0::/system.slice/own.service\n", Some("own.service")),
+            ("0::/system.slice/own.service/sub\n", Some("own.service")),
+            (
+                "5:memory:/a.service\n1:name=systemd:/system.slice/own.service\n0::/\n",
+                Some("own.service"),
+            ),
+            ("0::/user.slice/user-0.slice/session-3.scope\n", None),
+            ("0::/\n", None),
+            ("", None),
+        ] {
+            assert_eq!(service_in(groups), expected, "{groups}");
+        }
     }
 
     #[tokio::test]

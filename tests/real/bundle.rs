@@ -21,6 +21,8 @@ const CHAS: &str = "planted-chas-token-0123456789";
 const VALUE: &str = "planted-environment-55";
 const SECRET: &str = "planted-secret-value-8";
 const ARGUMENT: &str = "planted-argument-1c2d";
+const BEFORE: &str = "planted-argument-before-77";
+const PROBED: &str = "planted-output-of-a-probe-4e";
 const IMAGE: &str = "planted-image-password";
 const ISSUED: &str = "planted-issued-token-998877";
 
@@ -132,8 +134,14 @@ async fn a_bundle_has_all_that_helps_and_none_of_the_planted_secrets() {
         .ask("PUT", "/secrets/db", Some(&json!({"value": SECRET})))
         .await;
     assert!(put.0 < 300, "{put:?}");
-    let script = format!("echo --password={ARGUMENT} {ARGUMENT}; sleep 1000 & wait");
+    // Twice, so that the history of the container has both.
     let more = json!({"environment": {"DB_PASSWORD": VALUE}});
+    let before = format!("echo {BEFORE}; sleep 1000 & wait");
+    stand
+        .agent
+        .deploy_and_wait(&stand.script("web", &before, &more))
+        .await;
+    let script = format!("echo --password={ARGUMENT} {ARGUMENT}; sleep 1000 & wait");
     stand
         .agent
         .deploy_and_wait(&stand.script("web", &script, &more))
@@ -161,11 +169,19 @@ async fn a_bundle_has_all_that_helps_and_none_of_the_planted_secrets() {
         .agent
         .ask("POST", "/containers/deploy", Some(&failing))
         .await;
-    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    let probe = json!(["sh", "-c", format!("echo {PROBED}; exit 1")]);
+    let health = json!({"health": {"exec": {"command": probe}, "interval": "1s", "retries": 1}});
+    let sick = stand.script("sick", "sleep 1000 & wait", &health);
+    stand
+        .agent
+        .ask("POST", "/containers/deploy", Some(&sick))
+        .await;
+    tokio::time::sleep(std::time::Duration::from_secs(4)).await;
     let [first, second] = [1, 2].map(|number| dir.join(format!("{number}.tar.zst")));
     let key_line = key.lines().nth(1).unwrap().to_owned();
     let planted = [
-        PROXY, REGISTRY, CHAS, VALUE, SECRET, ARGUMENT, IMAGE, ISSUED, TOKEN, &key_line,
+        PROXY, REGISTRY, CHAS, VALUE, SECRET, ARGUMENT, BEFORE, PROBED, IMAGE, ISSUED, TOKEN,
+        &key_line,
     ];
     let made = |without: &[&str], path: &Path, more: &[&str]| {
         let words = [&["-o", path.to_str().unwrap()], more].concat();
@@ -193,7 +209,9 @@ async fn a_bundle_has_all_that_helps_and_none_of_the_planted_secrets() {
         assert!(of(&found, "agent/metrics.txt").contains("# HELP"));
         assert!(of(&found, "agent/events.ndjson").contains("web"));
         assert!(of(&found, "agent/explain/failing.json").contains("reason"));
-        assert!(of(&found, "agent/history/web.json").contains("generation"));
+        let history = of(&found, "agent/history/web.json");
+        assert!(history.contains("\"before\""), "two generations: {history}");
+        assert!(of(&found, "agent/events.ndjson").contains("exit code 1: ***"));
         assert!(of(&found, "host/rules-of-the-agent.txt").contains(&stand.bed.bridge));
         assert!(of(&found, "state-dir.txt").contains("desired.json"));
         assert!(of(&found, "containerd.json").contains("managed"));

@@ -133,7 +133,7 @@ async fn check_subnet(
 
 /// Refuses a link of the bridge's name that somebody else has: one that is no bridge, or a bridge
 /// that connects others.
-async fn check_is_own(links: &Netlink, link: &KernelLink) -> Result<(), NetworkError> {
+pub(super) async fn check_is_own(links: &Netlink, link: &KernelLink) -> Result<(), NetworkError> {
     let ports = links.all().await?;
     let mut ports = ports
         .iter()

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use state::id::{ContainerId, InstanceName};
 
-use super::device::BridgeDevice;
+use super::device::{BridgeDevice, check_is_own};
 use super::groups::applied::AppliedRules;
 use super::links::belt::BeltState;
 use super::links::{self, KernelLink, Netlink};
@@ -134,6 +134,10 @@ impl BridgeNetwork {
             let Some(bridge) = host.find(&name).await? else {
                 return Ok(());
             };
+            // Somebody else may have made it.
+            check_is_own(host, &bridge).await.map_err(|error| {
+                NetworkError::failed(format!("the bridge {name} is not removed"), error)
+            })?;
             for port in veth::managed_ports(host.all().await?, bridge.index) {
                 host.delete(&port).await?;
             }
