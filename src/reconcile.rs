@@ -269,12 +269,8 @@ impl<R: Runtime> Reconciler<R> {
                 return false;
             }
         };
-        self.board.set_unmanaged(listing.unmanaged.clone());
         let before = self.writer.store().desired();
-        for record in before.records() {
-            let seen = listing.managed.get(&record.id).cloned();
-            self.board.note_listed(record.id, seen.unwrap_or_default());
-        }
+        self.board.note_listing(&listing, &before);
         // After that: whoever waits for the first look is to see what it found.
         self.reached();
         if before.adoption().is_some() && !before.is_unknown() {

@@ -86,8 +86,13 @@ impl ImageStore for LocalShelf {
         &'a self,
         digest: &'a str,
         names: &'a [String],
-    ) -> BoxFuture<'a, Result<bool, RuntimeError>> {
-        self.images.discard(digest, names).boxed()
+        obstacle: &'a (dyn Fn(StoredImage) -> Option<String> + Send + Sync),
+    ) -> BoxFuture<'a, Result<Option<String>, RuntimeError>> {
+        self.images.discard(digest, names, obstacle).boxed()
+    }
+
+    fn collect(&self) -> BoxFuture<'_, Result<(), RuntimeError>> {
+        self.images.collect().boxed()
     }
 
     fn begin(&self, order: FetchOrder) -> oneshot::Receiver<Result<String, RuntimeError>> {

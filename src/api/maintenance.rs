@@ -17,6 +17,9 @@ use crate::view::{CordonView, LeftView};
 
 /// Containers that are named where a drain is not over in time.
 const NAMED_MAX: usize = 20;
+/// Detail where somebody ends a drain that is waited for.
+const LIFTED: &str = "the drain was lifted meanwhile, and the node is not drained; \
+                      POST /node/drain drains it again";
 
 /// The node's cordon and drain, as the API needs them.
 pub(crate) trait NodeMaintenance: Send + Sync + 'static {
@@ -96,8 +99,12 @@ async fn order<N: NodeApi>(
             loop {
                 changes.borrow_and_update();
                 let view = node.cordon();
-                if view.is_drained() || view.operator.is_none() {
+                if view.is_drained() {
                     return Ok(view);
+                }
+                let operator = view.operator.as_ref();
+                if operator.is_none_or(|operator| operator.drained_ms.is_none()) {
+                    return Err(Problem::Refused(Refusal::Conflict(LIFTED.to_owned())));
                 }
                 if changes.changed().await.is_err() {
                     let stops = Refusal::Unavailable("the agent is stopping".to_owned());
@@ -124,9 +131,15 @@ fn not_yet(view: &CordonView, timeout: Duration) -> Problem {
         0 => String::new(),
         count => format!("; and {count} more"),
     };
+    let running = match moving.is_empty() {
+        true => String::new(),
+        false => format!("; still running: {}{more}", named.join("; ")),
+    };
+    let unsure = view.unsure.as_ref();
+    let unsure = unsure.map(|why| format!("; it is not known what runs: {why}"));
+    let unsure = unsure.unwrap_or_default();
     Problem::Timeout(format!(
-        "the node is not drained after {timeout}, and goes on; still running: {}{more}",
-        named.join("; ")
+        "the node is not drained after {timeout}, and goes on{running}{unsure}"
     ))
 }
 
@@ -150,5 +163,6 @@ pub(super) fn shown(view: &CordonView, access: &Access) -> Value {
     json!({
         "cordoned": view.by.any(), "chas": view.by.chas, "operator": operator,
         "drained": view.is_drained(), "left": left,
+        "unsure": view.unsure,
     })
 }

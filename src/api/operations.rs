@@ -284,6 +284,7 @@ pub(super) const DRAIN: Operation = Operation {
     query: &[wait(&["drained"]), TIMEOUT],
     id: "drain",
     summary: "Cordons the node, and stops everything that it may stop, until it is uncordoned",
+    problems: &[Conflict, NameOutOfScope, Unavailable],
     ..CORDON
 };
 pub(super) const METRICS: Operation = Operation {

@@ -47,7 +47,7 @@ pub(super) async fn drain(agent: &Agent, flags: &DrainFlags, screen: Screen) -> 
         .await?;
     let until = Instant::now() + flags.timeout;
     let mut shown = String::new();
-    while !flags.no_wait && told["drained"] != true && told["operator"].is_object() {
+    while !flags.no_wait && told["drained"] != true && is_ordered(&told) {
         let line = progress(&told);
         if line != shown {
             screen.tell(&line);
@@ -74,6 +74,11 @@ pub(super) async fn drain(agent: &Agent, flags: &DrainFlags, screen: Screen) -> 
     Ok(if is_done { 0 } else { EXIT_FAILED })
 }
 
+/// Whether a drain stands; somebody may have lifted it.
+fn is_ordered(told: &Value) -> bool {
+    !told["operator"]["drained_since"].is_null()
+}
+
 /// Names of what still runs and is to be stopped.
 fn progress(told: &Value) -> String {
     let moving = told["left"].as_array().into_iter().flatten();
@@ -84,7 +89,10 @@ fn progress(told: &Value) -> String {
         0 => String::new(),
         count => format!(" and {count} more"),
     };
-    let line = format!("{} to stop: {}{more}", names.len(), named.join(", "));
+    let line = match told["unsure"].as_str() {
+        Some(why) if names.is_empty() => format!("not known what runs: {why}"),
+        Some(_) | None => format!("{} to stop: {}{more}", names.len(), named.join(", ")),
+    };
     text::shown(&line, text::MESSAGE_CHARS_MAX).into_owned()
 }
 
@@ -114,6 +122,11 @@ fn left(told: &Value) -> String {
     for one in told["left"].as_array().into_iter().flatten() {
         let part = |name: &str| one[name].as_str().unwrap_or_default().to_owned();
         let line = format!("  still runs: {}: {}", part("name"), part("why"));
+        let shown = text::shown(&line, text::MESSAGE_CHARS_MAX);
+        writeln!(lines, "{shown}").expect("writing to a string cannot fail");
+    }
+    if let Some(why) = told["unsure"].as_str() {
+        let line = format!("  it is not known what else runs: {why}");
         let shown = text::shown(&line, text::MESSAGE_CHARS_MAX);
         writeln!(lines, "{shown}").expect("writing to a string cannot fail");
     }

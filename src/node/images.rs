@@ -21,6 +21,10 @@ use crate::api::{self, ImageFetch, NodeImages, Refusal};
 use crate::runtime::{PullProgress, RuntimeError, StoredImage};
 use crate::view::{FetchProgress, ImageView};
 
+/// Cause for which no image is removed, in a phrase without a subject.
+const UNKNOWN_USERS: &str =
+    "may be needed by a record of this node that is unreadable or not known yet";
+
 /// Fetch of an image, as it is handed to the runtime.
 #[derive(Debug)]
 pub(crate) struct FetchOrder {
@@ -39,12 +43,17 @@ pub(crate) trait ImageStore: fmt::Debug + Send + Sync {
     /// Every image of the agent's namespace.
     fn stored(&self) -> BoxFuture<'_, Result<Vec<StoredImage>, RuntimeError>>;
 
-    /// Removes an image. Answers whether it is gone: a pull under way keeps it.
+    /// Removes the names of an image. Answers the cause for which it is left, in a phrase without a
+    /// subject; `None`: it is gone. `obstacle` judges it as it is right before.
     fn discard<'a>(
         &'a self,
         digest: &'a str,
         names: &'a [String],
-    ) -> BoxFuture<'a, Result<bool, RuntimeError>>;
+        obstacle: &'a (dyn Fn(StoredImage) -> Option<String> + Send + Sync),
+    ) -> BoxFuture<'a, Result<Option<String>, RuntimeError>>;
+
+    /// Removes the content of images that have no names any more.
+    fn collect(&self) -> BoxFuture<'_, Result<(), RuntimeError>>;
 
     /// Begins to fetch an image, and goes on until it is there or cut. Answers its digest.
     fn begin(&self, order: FetchOrder) -> oneshot::Receiver<Result<String, RuntimeError>>;
@@ -78,25 +87,74 @@ impl AgentNode {
     fn may_remove(&self) -> Result<(), Refusal> {
         let desired = self.writer.store().desired();
         if desired.unreadable_count() > 0 || desired.may_lack_records() {
-            let why =
-                "a record of this node is unreadable or not known yet, and may need any image";
-            return Err(Refusal::Unavailable(why.to_owned()));
+            let why = format!("an image {UNKNOWN_USERS}");
+            return Err(Refusal::Unavailable(why));
         }
         Ok(())
     }
 
-    async fn discard(&self, view: &ImageView, kind: &'static str) -> Result<bool, Refusal> {
+    /// Removes an image. Answers the cause for which it is left. `None`: it is gone.
+    async fn discard(
+        &self,
+        view: &ImageView,
+        kind: &'static str,
+        keeps: fn(&ImageView) -> bool,
+    ) -> Result<Option<String>, Refusal> {
         let image = view.digest.clone();
         self.write(move |store| store.note_image(kind, image))
             .await?;
-        let gone = self.images()?.discard(&view.digest, &view.names).await;
-        let gone = gone.map_err(|error| unanswered(&error))?;
-        if gone {
-            let (image, by) = (&view.digest, api::current_call().by);
-            tracing::info!(%image, by, "image removed");
+        let obstacle = |image: StoredImage| {
+            if self.may_remove().is_err() {
+                return Some(UNKNOWN_USERS.to_owned());
+            }
+            // Anew: a deploy may need it since the list.
+            let now = Users::of(&self.writer.store().desired()).view(image);
+            let kept = || keeps(&now).then(|| "is to be kept for a while".to_owned());
+            now.obstacle().or_else(kept)
+        };
+        let images = self.images()?;
+        let left = images.discard(&view.digest, &view.names, &obstacle).await;
+        let left = left.map_err(|error| unanswered(&error))?;
+        let (image, by) = (&view.digest, api::current_call().by);
+        match &left {
+            None => tracing::info!(%image, by, "image removed"),
+            Some(why) => tracing::info!(%image, by, %why, "image not removed"),
         }
-        Ok(gone)
+        Ok(left)
     }
+
+    /// Removes what nothing needs, and notes each in `pruned`.
+    async fn prune_each(
+        &self,
+        (all, dry_run): (bool, bool),
+        pruned: &mut Vec<ImageView>,
+    ) -> Result<(), Refusal> {
+        let keeps: fn(&ImageView) -> bool = if all { |_| false } else { is_kept };
+        for view in self.listed().await? {
+            if view.obstacle().is_some() || keeps(&view) {
+                continue;
+            }
+            let left = match dry_run {
+                true => None,
+                false => self.discard(&view, "image_prune", keeps).await?,
+            };
+            if left.is_none() {
+                pruned.push(view);
+            }
+        }
+        Ok(())
+    }
+
+    async fn collect(&self) -> Result<(), Refusal> {
+        let collected = self.images()?.collect().await;
+        collected.map_err(|error| unanswered(&error))
+    }
+}
+
+/// Whether somebody asked for it to be kept until later than now.
+fn is_kept(view: &ImageView) -> bool {
+    view.kept_until
+        .is_some_and(|until| until > SystemTime::now())
 }
 
 fn unanswered(error: &RuntimeError) -> Refusal {
@@ -138,7 +196,7 @@ impl Users {
         let by_name = image.names.iter().filter_map(|name| self.by_name.get(name));
         let users = by_name.chain(self.by_digest.get(&image.digest)).flatten();
         ImageView {
-            used_by: users.cloned().collect(),
+            used_by: users.cloned().chain(image.made).collect(),
             digest: image.digest,
             names: image.names,
             managed: image.managed,
@@ -165,27 +223,23 @@ impl NodeImages for AgentNode {
         if let Some(why) = view.obstacle() {
             return Err(Refusal::Conflict(format!("image {digest} {why}")));
         }
-        match self.discard(&view, "image_remove").await? {
-            true => Ok(view),
-            false => Err(Refusal::Conflict(format!(
-                "image {digest} is being pulled; try again when that is over"
-            ))),
+        let left = self.discard(&view, "image_remove", |_| false).await?;
+        if let Some(why) = left {
+            return Err(Refusal::Conflict(format!("image {digest} {why}")));
         }
+        self.collect().await?;
+        Ok(view)
     }
 
     async fn prune_images(&self, all: bool, dry_run: bool) -> Result<Vec<ImageView>, Refusal> {
         self.may_remove()?;
-        let now = SystemTime::now();
         let mut pruned = Vec::new();
-        for view in self.listed().await? {
-            let is_kept = view.kept_until.is_some_and(|until| until > now) && !all;
-            if view.obstacle().is_some() || is_kept {
-                continue;
-            }
-            if dry_run || self.discard(&view, "image_prune").await? {
-                pruned.push(view);
-            }
+        let ended = self.prune_each((all, dry_run), &mut pruned).await;
+        // Once for all of them, for it holds up others; and of those before a fault, too.
+        if !dry_run && !pruned.is_empty() {
+            self.collect().await?;
         }
+        ended?;
         Ok(pruned)
     }
 

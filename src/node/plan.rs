@@ -85,7 +85,7 @@ impl AgentNode {
     }
 
     /// The cause for which the reconciler is blocked at the moment.
-    fn blocked(&self) -> Option<String> {
+    pub(super) fn blocked(&self) -> Option<String> {
         let is_adopting = self.writer.store().desired().adoption().is_some();
         let unknown = || {
             let losses = self.writer.store().losses().join("; ");

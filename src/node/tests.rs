@@ -33,9 +33,11 @@ mod memory_runtime;
 #[path = "../../tests/support/script.rs"]
 mod script;
 
+mod drain;
 mod dry_run;
 mod health;
 mod hostile;
+mod images;
 mod life;
 mod policy;
 

@@ -25,8 +25,9 @@ static LOG_LOOKS: Semaphore = Semaphore::const_new(2);
 const LOGS_WITHIN: Duration = Duration::from_millis(500);
 /// Threads that look at once. Each container costs some fifty microseconds.
 const THREADS_MAX: usize = 4;
-/// Least time for which the numbers of a container that did nothing are told again, and the most that
-/// is added to it for each, so that not all are read anew at once.
+/// Least time for which limits, and the numbers of a container that used no CPU time, are told again by
+/// a scrape, and the most that is added to it for each, so that not all are read anew at once. What the
+/// kernel takes from such a container meanwhile, or writes for it, is told so much later.
 const SAME_FOR: Duration = Duration::from_secs(30);
 const SAME_SPREAD_MS: u64 = 30_000;
 /// Containers for which a further thread is worth its start.
@@ -59,10 +60,10 @@ pub(crate) type MetUsages = BTreeMap<InstanceName, MetUsage>;
 /// Use by an instance that was met, so that one which did nothing since is not read again.
 #[derive(Clone, Debug)]
 pub(crate) struct MetUsage {
-    /// Generation that it carried then: with another it may have other limits.
+    /// Generation that it carried then.
     generation: u64,
-    /// `None`: they could not be read.
-    limits: Option<GroupLimits>,
+    /// Limits, and when they were read. `None`: they could not be.
+    limits: Option<(GroupLimits, Instant)>,
     usage: GroupUsage,
     read_at: Instant,
 }
@@ -147,18 +148,21 @@ impl<'a> UsageLook<'a> {
         (instance, generation): (InstanceName, u64),
         scratch: &mut Scratch,
     ) -> Option<MetUsage> {
-        let name = instance.to_string();
-        let met = self.met.get(&instance);
-        let met = met.filter(|met| met.generation == generation);
-        let limits = met.and_then(|met| met.limits);
-        let limits = limits.or_else(|| self.groups.limits(&name, scratch));
-        let given = limits.unwrap_or_default();
+        let (name, now) = (instance.to_string(), Instant::now());
+        let spread = Duration::from_millis(instance.id.bits() % SAME_SPREAD_MS);
+        let is_young = |at: Instant| now.duration_since(at) < SAME_FOR + spread;
+        let met = self
+            .met
+            .get(&instance)
+            .filter(|met| self.detail == UsageDetail::Metrics && met.generation == generation);
+        let known = met.and_then(|met| met.limits);
+        let known = known.filter(|(_, read_at)| is_young(*read_at));
+        let limits = known.or_else(|| Some((self.groups.limits(&name, scratch)?, now)));
+        let given = limits.map(|(limits, _)| limits).unwrap_or_default();
         let cpu = self.groups.cpu(&name, given, self.detail, scratch);
-        // What none of its processes ran for is as it was, but for what the kernel takes from it.
-        let is_same = |met: &&MetUsage| cpu.is_some() && met.usage.cpu == cpu;
-        let same = met.filter(is_same).filter(|met| {
-            let spread = Duration::from_millis(instance.id.bits() % SAME_SPREAD_MS);
-            self.detail == UsageDetail::Metrics && met.read_at.elapsed() < SAME_FOR + spread
+        let same = met.filter(|met| {
+            let did_nothing = cpu.is_some() && met.usage.cpu == cpu;
+            did_nothing && known.is_some() && is_young(met.read_at)
         });
         if let Some(same) = same {
             return Some(same.clone());
@@ -167,7 +171,7 @@ impl<'a> UsageLook<'a> {
             generation,
             limits,
             usage: self.groups.usage(&name, given, cpu, scratch)?,
-            read_at: Instant::now(),
+            read_at: now,
         })
     }
 

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use state::contact::Contact;
+use state::desired::set::Desired;
 use state::health::brake::Brake;
 use state::health::{ProbeAnswer, VerdictChange};
 use state::history::{Cause, History, StoredHistory};
@@ -18,7 +19,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::lock::lock;
-use crate::runtime::{PullProgress, UnmanagedContainer};
+use crate::runtime::{PullProgress, RuntimeListing, UnmanagedContainer};
 
 /// The error before the first look.
 const NOT_ASKED: &str = "not asked yet";
@@ -165,6 +166,8 @@ impl Reachability {
 pub struct Board {
     pub(super) known: Mutex<BTreeMap<ContainerId, Known>>,
     unmanaged: Mutex<Vec<UnmanagedContainer>>,
+    /// Whether a listing was taken in since the agent began.
+    is_listed: AtomicBool,
     reachability: Mutex<Reachability>,
     changes: watch::Sender<u64>,
     /// Contact with CHaS. `None`: none is configured.
@@ -188,6 +191,7 @@ impl Board {
         Self {
             known: Mutex::default(),
             unmanaged: Mutex::default(),
+            is_listed: AtomicBool::new(false),
             reachability: Mutex::new(reachability),
             changes: watch::Sender::new(0),
             contact: watch::Sender::new(None),
@@ -213,6 +217,12 @@ impl Board {
     #[must_use]
     pub fn unmanaged(&self) -> Vec<UnmanagedContainer> {
         lock(&self.unmanaged).clone()
+    }
+
+    /// Whether a listing was taken in since the agent began: before, what is not here may well run.
+    #[must_use]
+    pub fn is_listed(&self) -> bool {
+        self.is_listed.load(Ordering::Acquire)
     }
 
     /// Whether the runtime answers.
@@ -306,8 +316,21 @@ impl Board {
         result
     }
 
-    /// Notes what a listing found of a container that no turn has looked at yet.
-    pub(super) fn note_listed(&self, id: ContainerId, seen: Seen) {
+    /// Notes what a listing found, with and without a record, where no turn has looked yet.
+    pub(super) fn note_listing(&self, listing: &RuntimeListing, desired: &Desired) {
+        let mut ids: BTreeSet<_> = listing.managed.keys().copied().collect();
+        // Also what an earlier listing found, and is gone.
+        ids.extend(self.known_ids());
+        ids.extend(desired.records().map(|record| record.id));
+        for id in ids {
+            let seen = listing.managed.get(&id).cloned();
+            self.note_listed(id, seen.unwrap_or_default());
+        }
+        lock(&self.unmanaged).clone_from(&listing.unmanaged);
+        self.is_listed.store(true, Ordering::Release);
+    }
+
+    fn note_listed(&self, id: ContainerId, seen: Seen) {
         let mut all = lock(&self.known);
         let known = all.entry(id).or_default();
         if !known.is_looked_at {
@@ -330,10 +353,6 @@ impl Board {
     /// Notes what a look found, of which nothing follows.
     pub(super) fn note_seen(&self, id: ContainerId, seen: Seen) {
         self.update(id, |known| (known.seen, known.is_looked_at) = (seen, true));
-    }
-
-    pub(super) fn set_unmanaged(&self, unmanaged: Vec<UnmanagedContainer>) {
-        *lock(&self.unmanaged) = unmanaged;
     }
 
     pub(super) fn drop_known(&self, id: ContainerId) {

@@ -1,6 +1,9 @@
 //! Image as the runtime has it, for those who look at it or remove it.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
+
+use state::id::ContainerName;
 
 /// Image on the node, by its digest.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,4 +20,6 @@ pub(crate) struct StoredImage {
     pub kept_until: Option<SystemTime>,
     /// Bytes of its layers, packed. `None`: its manifest is not there, or not for this machine.
     pub packed_bytes: Option<u64>,
+    /// Containers that exist and were made of it, as their labels say.
+    pub made: BTreeSet<ContainerName>,
 }

@@ -12,17 +12,20 @@ pub(crate) struct CordonView {
     pub operator: Option<OperatorCordon>,
     /// Containers that still run on a node that is drained.
     pub left: Vec<LeftView>,
+    /// Cause for which more may run on a node that is drained than is known. `None`: all is known.
+    pub unsure: Option<String>,
 }
 
 impl CordonView {
-    /// Whether the node is drained, and nothing runs any more that a drain stops.
+    /// Whether the node is drained, and nothing runs any more that a drain stops, as far as
+    /// all of it is known.
     #[must_use]
     pub(crate) fn is_drained(&self) -> bool {
         let is_ordered = self
             .operator
             .as_ref()
             .is_some_and(|one| one.drained_ms.is_some());
-        is_ordered && self.left.iter().all(|left| left.stays)
+        is_ordered && self.unsure.is_none() && self.left.iter().all(|left| left.stays)
     }
 }
 

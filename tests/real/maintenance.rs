@@ -103,8 +103,11 @@ async fn a_drain_stops_all_in_order_keeps_it_down_and_ends_as_it_began() {
         reason(&stand, "web").await == "NodeDrained"
     })
     .await;
-    let (_, health) = stand.agent.get("/health").await;
-    assert_eq!(health["cordon"]["drained"], true, "{health}");
+    eventually("it knows again that nothing runs", async || {
+        let (_, health) = stand.agent.get("/health").await;
+        health["cordon"]["drained"] == true
+    })
+    .await;
     tokio::time::sleep(std::time::Duration::from_secs(2)).await;
     assert!(!stand.bed.ctr(&["tasks", "ls"]).contains("RUNNING"));
 

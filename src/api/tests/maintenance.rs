@@ -52,6 +52,7 @@ fn drained(left: Vec<LeftView>) -> CordonView {
             drained_ms: Some(1000),
         }),
         left,
+        unsure: None,
     }
 }
 
@@ -114,10 +115,19 @@ async fn a_drain_that_is_waited_for_ends_when_only_what_stays_is_left() {
     // Somebody ends it meanwhile.
     let node = Fake::new(Vec::new());
     let answer = ask(&node, "POST", "/node/drain?wait=drained", "").await;
-    assert_eq!(
-        (answer.status, &answer.json()["operator"]),
-        (200, &Value::Null)
-    );
+    problem(&answer, 409, "lifted meanwhile");
+    // Nothing is known to run, and something may.
+    let unsure = Some("containerd does not answer".to_owned());
+    *node.played.cordon.view.lock().unwrap() = CordonView {
+        unsure,
+        ..drained(Vec::new())
+    };
+    let path = "/node/drain?wait=drained&timeout=5s";
+    let answer = ask(&node, "POST", path, "").await;
+    problem(&answer, 504, "what runs: containerd does not answer");
+    let told = ask(&node, "POST", "/node/drain", "").await.json();
+    assert_eq!(told["drained"], false, "{told}");
+    assert_eq!(told["unsure"], "containerd does not answer");
 }
 
 #[tokio::test]

@@ -184,7 +184,8 @@ pub(crate) async fn all(client: &ContainerdClient) -> Result<Vec<ImageName>, Run
     Ok(names.collect())
 }
 
-/// Notes at a name of the agent's own until when its image is kept, if it still leads to that one.
+/// Notes at a name of the agent's own until when its image is kept, if it still leads to that one. A
+/// later time that is noted there stays.
 pub(crate) async fn keep(
     client: &ContainerdClient,
     name: &str,
@@ -200,9 +201,14 @@ pub(crate) async fn keep(
         return Ok(());
     };
     let until = until.duration_since(SystemTime::UNIX_EPOCH);
-    let seconds = until.unwrap_or_default().as_secs().to_string();
+    let noted = image.labels.get(KEPT_UNTIL);
+    let noted = noted.and_then(|seconds| seconds.parse::<u64>().ok());
+    let seconds = until.unwrap_or_default().as_secs();
+    let seconds = noted.map_or(seconds, |noted| noted.max(seconds));
     // The whole image, as in `note_signed`.
-    image.labels.insert(KEPT_UNTIL.to_owned(), seconds);
+    image
+        .labels
+        .insert(KEPT_UNTIL.to_owned(), seconds.to_string());
     let request = api::UpdateImageRequest {
         image: Some(image),
         update_mask: Some(FieldMask {

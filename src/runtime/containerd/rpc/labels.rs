@@ -23,12 +23,12 @@ const GENERATION: &str = "chas.io/generation";
 /// Fingerprint of the spec that the container carries.
 const SPEC_HASH: &str = "chas.io/spec-hash";
 /// Digest of the image that the container was made of.
-const IMAGE_DIGEST: &str = "chas.io/image-digest";
+pub(crate) const IMAGE_DIGEST: &str = "chas.io/image-digest";
 /// Number of the restart after which the container's task was created last.
 const RESTART: &str = "chas.io/restart";
-/// Fingerprints of the keys that signed an image, at its name.
 /// Time until which an image is kept that no container uses, in seconds since 1970.
 pub(crate) const KEPT_UNTIL: &str = "chas.io/kept-until";
+/// Fingerprints of the keys that signed an image, at its name.
 pub(crate) const SIGNED_BY: &str = "chas.io/signed-by";
 /// HEALTHCHECK of the image that the container was made of, as a check.
 const IMAGE_CHECK: &str = "chas.io/image-check";
