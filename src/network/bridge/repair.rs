@@ -129,15 +129,17 @@ impl BridgeNetwork {
     }
 
     async fn remove_device(&self) -> Result<(), NetworkError> {
-        let name = self.config.bridge.clone();
+        let (name, gateway) = (self.config.bridge.clone(), self.config.subnet.gateway());
         on_links("bridge", async move |host: &Netlink| {
             let Some(bridge) = host.find(&name).await? else {
                 return Ok(());
             };
-            // Somebody else may have made it.
-            check_is_own(host, &bridge).await.map_err(|error| {
-                NetworkError::failed(format!("the bridge {name} is not removed"), error)
-            })?;
+            // Somebody else may have made it, as is asked before it is used.
+            if !host.has_address(bridge.index, gateway).await? {
+                check_is_own(host, &bridge).await.map_err(|error| {
+                    NetworkError::failed(format!("the bridge {name} is not removed"), error)
+                })?;
+            }
             for port in veth::managed_ports(host.all().await?, bridge.index) {
                 host.delete(&port).await?;
             }

@@ -174,6 +174,23 @@ fn what_belongs_to_nobody_is_taken_away_and_what_is_not_ours_stays() {
 }
 
 #[test]
+fn a_bridge_that_somebody_else_made_is_not_removed() {
+    on_a_private_host("theirs", async |host| {
+        let net = host.network().await;
+        let bridge = host.bridge();
+        lab::shell(&format!(
+            "ip link del {bridge} && ip link add {bridge} type bridge"
+        ));
+        lab::shell(&format!(
+            "ip link add foreign0 type veth peer name foreign1 && ip link set foreign0 master {bridge}"
+        ));
+        let refused = net.teardown().await.unwrap_err();
+        assert!(refused.to_string().contains("is not removed"), "{refused}");
+        lab::shell(&format!("ip link show {bridge}"));
+    });
+}
+
+#[test]
 fn a_detached_container_leaves_nothing() {
     on_a_private_host("detach", async |host| {
         let net = host.network().await;
