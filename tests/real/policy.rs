@@ -266,6 +266,8 @@ async fn what_is_tried_beforehand_is_what_the_agent_does() {
             if is_allowed { 202 } else { 403 }
         );
     }
+    // A removal in the middle of an unpack is another matter.
+    node.stand.agent.wait_status("a", "running", SOON).await;
     node.stand.end().await;
 }
 

@@ -121,7 +121,11 @@ async fn what_serves_and_ends_while_the_next_one_is_tried_is_told_and_started_ag
     eventually("it is told", async || line(told).is_some()).await;
     assert!(line(told).unwrap().contains("exit_code=137"));
     eventually("it serves again", async || serves(&before).await).await;
-    assert_eq!(shown(&stand).await["applied_generation"], 1);
+    // It answers before the agent has looked at it.
+    eventually("it is seen", async || {
+        shown(&stand).await["applied_generation"] == 1
+    })
+    .await;
     let next = json!({"environment": {"VERSION": "2"}});
     let (_, told) = stand.agent.deploy(&web(&stand, 2, &next)).await;
     let generation = told["generation"].as_u64().unwrap();
