@@ -39,7 +39,7 @@ const COMMAND_CHARS_MAX: usize = 1000;
 /// Program to be run in a container.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct ExecOrder {
-    /// Program and its arguments.
+    /// Program and its arguments. Empty: the container's own, whose first process waits for it.
     pub(crate) command: Vec<String>,
     /// User, and group after a colon, by name or number. `None`: the container's own.
     pub(crate) user: Option<String>,
@@ -56,8 +56,16 @@ pub(crate) struct ExecOrder {
 }
 
 impl ExecOrder {
+    /// Whether it is the container's own program.
+    pub(crate) const fn is_own(&self) -> bool {
+        self.command.is_empty()
+    }
+
     /// The program as the log tells of it: arguments may be secret.
     pub(crate) fn named(&self) -> String {
+        if self.is_own() {
+            return "the container's own program".to_owned();
+        }
         let program = self.command.first().map_or("", String::as_str);
         let arguments = self.command.len().saturating_sub(1);
         let program = shown(program, COMMAND_CHARS_MAX);

@@ -2,8 +2,9 @@
 //! each instance is given. It knows no containerd, and which values those are is said to it.
 //!
 //! An instance that has values finds them in `/.chas`: the variables (`env`), which only its user can
-//! read, and the program that sets them (`init`, or `reaper` where it stays the first process). Nothing of it is written to a disk; with the
-//! machine all of it is gone, and a launch makes it again from the sealed records.
+//! read, and the program that sets them (`init`; `reaper` where it stays the first process, `session`
+//! where that waits for a caller). Nothing of it is written to a disk; with the machine all of it is
+//! gone, and a launch makes it again from the sealed records.
 
 use std::collections::BTreeMap;
 use std::ffi::CString;
@@ -30,11 +31,14 @@ pub(crate) const IN_CONTAINER: &str = "/.chas";
 pub(crate) const INIT: &str = "/.chas/init";
 /// The same program, as one that stays the first process.
 pub(crate) const REAPER: &str = "/.chas/reaper";
+/// The same program, as a first process that waits for the caller of its own program, and as the process
+/// that is run for that one.
+pub(crate) const SESSION: &str = "/.chas/session";
 /// File in a container with the variables of its first process.
 pub(crate) const VARIABLES: &str = "/.chas/env";
 
 /// Names of the program, by which it knows what to do.
-const PROGRAM_NAMES: [&str; 2] = ["init", "reaper"];
+const PROGRAM_NAMES: [&str; 3] = ["init", "reaper", "session"];
 const VARIABLES_NAME: &str = "env";
 /// The program, kept once and linked to from each instance.
 const PROGRAM_NAME: &str = ".program";
@@ -312,7 +316,12 @@ impl SecretMemory {
 
 /// Whether a container with these words begins with the agent's program.
 pub(crate) fn begins_with_init(words: &serde_json::Value) -> bool {
-    words[0] == INIT || words[0] == REAPER
+    words[0] == INIT || words[0] == REAPER || awaits_caller(words)
+}
+
+/// Whether the first process of a container with these words waits for the caller of its program.
+pub(crate) fn awaits_caller(words: &serde_json::Value) -> bool {
+    words[0] == SESSION
 }
 
 fn make_directory(path: &Path, mode: u32) -> io::Result<()> {

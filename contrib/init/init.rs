@@ -1,7 +1,8 @@
 //! First program of a container: takes variables from the file that its first word names, and becomes
 //! the program that the others name. By the name of `reaper` it stays, as `init: true` asks: it starts
 //! that program, hands signals on to it, takes away what processes without a parent leave behind, and
-//! ends as the program does. It is static, so that it runs in any image; `embed.rs` puts it into the
+//! ends as the program does. By the name of `session` the first process waits, and any other runs the
+//! program with it, as `interactive: true` asks. It is static, so that it runs in any image; `embed.rs` puts it into the
 //! agent.
 //!
 //! The variables come so, and not in the container's OCI spec, because containerd writes that to disk.
@@ -22,6 +23,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
 mod reaper;
+mod session;
 
 /// Exit codes of a program that is not found, and of one that cannot be executed; the shell's.
 const NOT_FOUND: u8 = 127;
@@ -48,21 +50,30 @@ fn main() -> ExitCode {
         command.arg0(&program).args(words).envs(variables.clone());
         command
     });
-    let stays = Path::new(&own_name).file_name() == Some(OsStr::new("reaper"));
-    let error = match stays {
-        true => match reaper::watch(commands) {
-            Ok(exit_code) => return ExitCode::from(exit_code),
-            Err(error) => error,
-        },
-        false => become_first(commands),
+    let own_name = Path::new(&own_name).file_name();
+    let ended = match own_name.and_then(OsStr::to_str) {
+        Some("session") if session::is_first() => session::wait().map_err(Some),
+        Some("session") => session::run(commands),
+        Some("reaper") => reaper::watch(commands),
+        _ => Err(become_first(commands)),
     };
-    let Some(error) = error else {
-        eprintln!("exec: {program:?}: executable file not found in $PATH");
-        return ExitCode::from(NOT_FOUND);
+    let error = match ended {
+        Ok(exit_code) => return ExitCode::from(exit_code),
+        Err(error) => error,
     };
-    eprintln!("exec: {program:?}: {error}");
-    let is_absent = error.kind() == ErrorKind::NotFound;
-    ExitCode::from(if is_absent { NOT_FOUND } else { NOT_EXECUTABLE })
+    match &error {
+        Some(error) => eprintln!("exec: {program:?}: {error}"),
+        None => eprintln!("exec: {program:?}: executable file not found in $PATH"),
+    }
+    ExitCode::from(exit_code_of(error.as_ref()))
+}
+
+/// Exit code that tells why no program could be executed, as a shell does. `None`: there is none.
+fn exit_code_of(error: Option<&std::io::Error>) -> u8 {
+    match error.map(std::io::Error::kind) {
+        None | Some(ErrorKind::NotFound) => NOT_FOUND,
+        Some(_) => NOT_EXECUTABLE,
+    }
 }
 
 /// Becomes the first of these programs that can be executed. Answers why none can; `None`: there is

@@ -35,6 +35,28 @@ const HANDED_ON: [i32; 22] = [
     signal::SIGXFSZ,
 ];
 
+/// Takes away every process that ended.
+pub(crate) fn reap_all() {
+    while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+}
+
+/// Starts the first of these programs that can be executed, hands no signal on, since a terminal sends
+/// it those of its keys itself, and answers the exit code that it ended with, as [`watch`] does.
+///
+/// # Errors
+/// As those of [`watch`].
+pub(crate) fn attend(commands: impl Iterator<Item = Command>) -> Result<u8, Option<io::Error>> {
+    let mut signals = Signals::new(HANDED_ON.iter().chain(&[signal::SIGCHLD])).map_err(Some)?;
+    let program = start(commands)?;
+    loop {
+        if let Some(exit_code) = reap(program) {
+            return Ok(exit_code);
+        }
+        // The loop is of those that came; none means that more are waited for.
+        for _ in signals.wait() {}
+    }
+}
+
 /// Starts the first of these programs that can be executed, and answers the exit code that it ended
 /// with, as a shell tells it: 128 and the signal that ended it.
 ///

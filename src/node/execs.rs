@@ -3,8 +3,10 @@
 
 use state::digest::sha256;
 use state::event::EventSubject;
+use state::failure::Failure;
 use state::id::{ContainerId, InstanceName};
 use state::policy;
+use state::reason::Reason;
 use state::store::AuditedExec;
 
 use super::AgentNode;
@@ -44,6 +46,15 @@ impl AgentNode {
         let policy = self.writer.store().policy();
         let instance = InstanceName { id, generation };
         let own = view.record.of_instance(instance).unwrap_or(&view.record);
+        if order.is_own() && !own.spec.interactive {
+            let message = format!(
+                "{name} is not \"interactive\", so its own program runs already; say what to run under \"command\""
+            );
+            return Err(ExecRefusal::Failed(Failure::new(
+                Reason::NoCommand,
+                message,
+            )));
+        }
         order.non_root_rule = policy.non_root_rule(own).map(str::to_owned);
         let (by, audited) = (api::current_call().by, audited(&order));
         let noted = self.write(move |store| store.note_exec(name, id, audited));

@@ -18,7 +18,7 @@ const TERM: (&str, &str) = ("TERM", "xterm");
 /// Program as it is ordered.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AddedProgram<'a> {
-    /// Program and its arguments.
+    /// Program and its arguments. Empty: those of the first process.
     pub(crate) command: &'a [String],
     /// Identity. `None`: the first process's.
     pub(crate) user: Option<&'a User>,
@@ -53,7 +53,10 @@ pub(crate) fn process(oci_spec: &[u8], program: AddedProgram<'_>) -> Result<Vec<
         process["cwd"] = directory.into();
     }
     let environment = environment(&process, program);
-    let mut args = program.command.to_vec();
+    let mut args = match program.command {
+        [] => words_of(&process),
+        command => command.to_vec(),
+    };
     if let Some(given) = program.given {
         args.splice(0..0, given.init.iter().cloned());
         fits(&args, &with(&environment, given.variables))?;
@@ -67,6 +70,14 @@ pub(crate) fn process(oci_spec: &[u8], program: AddedProgram<'_>) -> Result<Vec<
         process["user"] = json!({"uid": user.uid, "gid": user.gid, "additionalGids": user.groups});
     }
     Ok(process.to_string().into_bytes())
+}
+
+/// Words of the first process.
+fn words_of(process: &Value) -> Vec<String> {
+    let words = process["args"].as_array().into_iter().flatten();
+    words
+        .filter_map(|word| word.as_str().map(str::to_owned))
+        .collect()
 }
 
 /// User id of a program that runs as `user`, or as the first process of the container with this
@@ -132,6 +143,11 @@ mod tests {
             serde_json::from_slice::<Value>(&spec()).unwrap()["process"].take();
         expected["args"] = json!(["sh", "-c"]);
         assert_eq!(made(plain), expected);
+        let own = AddedProgram {
+            command: &[],
+            ..plain
+        };
+        assert_eq!(made(own)["args"], json!(["nginx"]), "its own words");
         let asked = BTreeMap::from([("A".to_owned(), "2".to_owned())]);
         let user = User {
             uid: 33,

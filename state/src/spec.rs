@@ -40,6 +40,7 @@ pub(crate) mod fields;
 mod files;
 mod health;
 mod image;
+mod interactive;
 mod labels;
 mod live;
 mod logs;
@@ -148,6 +149,10 @@ pub struct Spec {
     /// what ends in it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub init: bool,
+    /// Whether its first process waits for a caller who runs its program in a session, with an input and
+    /// a terminal of the caller's own, and ends with it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub interactive: bool,
     /// Names inside, and names that it is told.
     #[serde(default, skip_serializing_if = "is_default")]
     pub names: Names,

@@ -1,6 +1,6 @@
 //! An upgrade of the agent disturbs nothing: what version 0.1.0 started, stored and was listed runs on under this one.
 
-mod previous;
+pub(crate) mod previous;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -348,6 +348,7 @@ fn drop_new_members(spec: &mut Value) {
         ("shm_size", json!("64m")),
         ("oom_score", json!(null)),
         ("init", json!(false)),
+        ("interactive", json!(false)),
         ("hostname", json!(null)),
         ("hosts", json!({})),
         ("dns", json!({"servers": [], "search": [], "options": []})),

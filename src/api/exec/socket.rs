@@ -112,7 +112,8 @@ struct Shows {
 
 impl Wish {
     /// Reads the parameters as Kubernetes has them, and `user`, `working_dir` and `environment`
-    /// beside these.
+    /// beside these. Without a command, which then says nothing of these, it is the container's own
+    /// program.
     fn read(query: RawQuery) -> Result<Self, Problem> {
         let Query(pairs) = query.map_err(|error| Problem::Request(error.body_text()))?;
         let (mut command, mut environment, mut single) = (Vec::new(), Map::new(), Map::new());
@@ -142,6 +143,15 @@ impl Wish {
         let stdout = flag(&mut single, "stdout", true)?;
         let tty = flag(&mut single, "tty", false)?;
         let stderr = flag(&mut single, "stderr", !tty)?;
+        if command.is_empty() && environment.is_empty() && single.is_empty() {
+            let order = ExecOrder {
+                input: stdin,
+                terminal: tty,
+                ..ExecOrder::default()
+            };
+            let shows = Shows { stdout, stderr };
+            return Ok(Self { order, shows });
+        }
         let mut body = json!({"command": command, "environment": environment, "tty": tty});
         for (key, value) in single {
             body[key] = value;
@@ -296,6 +306,9 @@ mod tests {
         assert!(!shows("command=id&tty=true").stderr);
         assert!(!shows("command=id&stdout=false").stdout);
         assert!(!wish("command=id").unwrap().order.input);
+        let own = wish("stdin=true&tty=true").unwrap().order;
+        assert!(own.is_own() && own.input && own.terminal, "{own:?}");
+        assert!(wish("").unwrap().order.is_own());
     }
 
     #[test]
@@ -310,6 +323,18 @@ mod tests {
                 panic!("{query}")
             };
             assert!(text.contains(says), "{text}");
+        }
+        for beside in [
+            "user=web",
+            "working_dir=%2F",
+            "environment=A%3Db",
+            "command=",
+        ] {
+            let faults = wish(beside);
+            assert!(
+                matches!(&faults, Err(Problem::Invalid(all)) if all.len() == 1),
+                "{faults:?}"
+            );
         }
         let faults = wish("user=a%20b");
         assert!(

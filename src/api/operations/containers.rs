@@ -194,7 +194,11 @@ pub(in crate::api) const EXEC: Operation = Operation {
 };
 pub(in crate::api) const WATCH_EXEC: Operation = Operation {
     query: &[
-        parameter("command", Texts, "Program, and each of its arguments"),
+        parameter(
+            "command",
+            Texts,
+            "Program, and each of its arguments; left out, the own program of an interactive container",
+        ),
         parameter("environment", Texts, "Variables, as NAME=VALUE"),
         parameter("user", Text, "User, and group after a colon"),
         parameter("working_dir", Text, "Directory to start in"),

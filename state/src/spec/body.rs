@@ -16,8 +16,8 @@ use super::shm::ShmSize;
 use super::stop::Stop;
 use super::update::{self, UpdateRules};
 use super::{
-    Spec, after, devices, files, health, labels, network, ports, process, runtime, schedule,
-    secrets, sysctls, ulimits, volumes,
+    Spec, after, devices, files, health, interactive, labels, network, ports, process, runtime,
+    schedule, secrets, sysctls, ulimits, volumes,
 };
 use crate::desired::{Record, RunState};
 use crate::digest::{canonical, sha256};
@@ -67,6 +67,7 @@ pub(super) fn read_members(top: &mut Fields<'_>) -> Option<Deploy> {
     health::check(&spec, top);
     schedule::check(&spec, top);
     update::check(&spec, top);
+    interactive::check(&spec, top);
     image?;
     Some(Deploy {
         name: name?,
@@ -103,6 +104,7 @@ fn read_spec(
         shm_size: ShmSize::read(top).unwrap_or_default(),
         oom_score: process::read_oom_score(top),
         init: top.read("init", boolean).unwrap_or_default(),
+        interactive: top.read("interactive", boolean).unwrap_or_default(),
         sysctls: sysctls::read(top).unwrap_or_default(),
         names: Names::read(top),
         logs: top.object("logs", LogLimits::read).unwrap_or_default(),
@@ -192,6 +194,7 @@ fn of_parts(
         "shm_size": spec.shm_size.0.to_string(),
         "oom_score": spec.oom_score,
         "init": spec.init,
+        "interactive": spec.interactive,
         "sysctls": spec.sysctls,
         "dns": spec.names.dns.to_json(),
         "hosts": spec.names.hosts,
@@ -281,6 +284,7 @@ mod tests {
         body["schedule"] = json!({"cron": "30 3 * * *", "timezone": "Europe/Berlin", "concurrency": "replace",
             "missed": "run-once", "missed_within": "6h", "history": 5});
         body["on_disconnect"] = json!({"stop_after": "10m"});
+        body["interactive"] = false.into();
         let deploy = read(&body, "", &mut Vec::new()).unwrap();
         let record = Record {
             spec: deploy.spec,
@@ -325,6 +329,7 @@ mod tests {
         assert_eq!(shown["runtime"], "default");
         assert_eq!(shown["image_pull"], "if-not-present");
         assert_eq!(shown["command"], Value::Null);
+        assert_eq!(shown["interactive"], false);
         assert_eq!(shown["on_disconnect"], json!({"stop_after": null}));
     }
 }

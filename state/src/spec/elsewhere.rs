@@ -1,7 +1,7 @@
 //! Words of docker, compose and Kubernetes, and what a body says in their place.
 
 /// Members under another name, and how each is written here.
-const NAMES: [(&str, &str); 44] = [
+const NAMES: [(&str, &str); 47] = [
     ("build", "no image is built on a node; give \"image\""),
     (
         "cap_add",
@@ -97,10 +97,22 @@ const NAMES: [(&str, &str); 44] = [
     ("securityContext", "write \"security\", and \"user\""),
     ("source", "write \"volume\" or \"host_path\""),
     (
+        "stdin",
+        "write \"interactive\": true, and run its program by an exec without a command",
+    ),
+    (
+        "stdin_open",
+        "write \"interactive\": true, and run its program by an exec without a command",
+    ),
+    (
         "stop_grace_period",
         "write \"stop\": {\"timeout\": \"10s\"}",
     ),
     ("stop_signal", "write \"stop\": {\"signal\": \"SIGTERM\"}"),
+    (
+        "tty",
+        "write \"interactive\": true, and run its program by an exec without a command",
+    ),
     (
         "volumeMounts",
         "write \"volumes\": [{\"volume\": \"data\", \"path\": \"/data\"}]",

@@ -24,7 +24,7 @@ impl Spec {
             || !self.files.is_empty()
             || !self.secrets.is_empty();
         // They would run it without its first program, of which its instance knows.
-        let is_plain = !has_values && !self.init;
+        let is_plain = !has_values && !self.init && !self.interactive;
         if !is_plain && self.readable_environment().next().is_none() {
             self.environment = None;
         }

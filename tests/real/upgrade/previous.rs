@@ -12,7 +12,7 @@ use crate::harness::{finish, run};
 const NAME: &str = "agent-0.1.0-b2df8dd";
 
 /// The program. The first call builds it.
-pub(super) fn program() -> &'static Path {
+pub(crate) fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| build().unwrap_or_else(|error| panic!("{error}")))
 }

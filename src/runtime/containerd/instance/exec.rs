@@ -145,9 +145,14 @@ impl Instances {
         let process = self.process(name, &spec.value, init, program).await?;
         let live = LiveExec {
             init,
+            is_own: order.is_own(),
             ..LiveExec::default()
         };
-        self.execs.add(name, live);
+        if !self.execs.add(name, live) {
+            return Err(ExecRefusal::NotRunning(
+                "the container's own program runs already, for another caller".to_owned(),
+            ));
+        }
         self.add_and_start(name, order, process).await
     }
 

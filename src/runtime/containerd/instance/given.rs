@@ -140,7 +140,8 @@ impl Instances {
         let has_values = !spec.sealed_environment.is_empty()
             || !spec.files.is_empty()
             || !spec.secrets.is_empty();
-        if !has_values && !spec.init {
+        let has_first_program = spec.init || spec.interactive;
+        if !has_values && !has_first_program {
             return Ok(None);
         }
         let variables = spec.opened_environment(&record.name, &self.config.values.key.node_key());
@@ -170,13 +171,14 @@ impl Instances {
             );
         }
         self.open_secrets(record, &mut opened)?;
-        if !opened.variables.is_empty() || spec.init {
+        if !opened.variables.is_empty() || has_first_program {
             let place = self.config.values.memory.variables_dir(instance);
             let mount = (place, secrets::IN_CONTAINER.to_owned());
             opened.mounts.push(mount);
-            let first = match spec.init {
-                true => secrets::REAPER,
-                false => secrets::INIT,
+            let first = match (spec.interactive, spec.init) {
+                (true, _) => secrets::SESSION,
+                (false, true) => secrets::REAPER,
+                (false, false) => secrets::INIT,
             };
             opened.init = [first, secrets::VARIABLES].map(str::to_owned).into();
         }

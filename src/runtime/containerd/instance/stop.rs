@@ -19,6 +19,8 @@ use crate::runtime::{RuntimeError, StopOrder};
 
 /// Time after which a process that SIGKILL has not ended is stuck in the kernel.
 const KILL_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time for the last that a container's own program printed.
+const LAST_WORDS: Duration = Duration::from_secs(10);
 /// Pause between two looks while the connection is broken.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
@@ -125,8 +127,18 @@ impl Instances {
         &self,
         instance: InstanceName,
     ) -> Result<Option<Exit>, RuntimeError> {
+        self.await_own_program(instance).await;
         let deleted = self.tasks.delete(instance).await;
         deleted.map_err(|error| error.into_error(Reason::StopFailed, "delete a task"))
+    }
+
+    /// Waits until a caller has what the instance's own program printed last, which the shim holds. A
+    /// caller that takes nothing is not waited for.
+    async fn await_own_program(&self, instance: InstanceName) {
+        let deadline = Instant::now() + LAST_WORDS;
+        while self.execs.has_own(instance) && Instant::now() < deadline {
+            tokio::time::sleep(LOOK_AGAIN / 10).await;
+        }
     }
 
     /// Ends the instance's task as [`Self::stop`] does, also where only a shim is left of it.

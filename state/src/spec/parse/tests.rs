@@ -142,6 +142,34 @@ fn each_rule_of_what_runs_has_its_own_sentence() {
     check(&json!({"init": "yes"}), &[("init", "true or false")]);
     check(&json!({"init": false}), &[]);
     check(
+        &json!({"interactive": true}),
+        &[("interactive", "give restart the policy \"never\"")],
+    );
+    check(
+        &json!({"interactive": true, "restart": {"policy": "on-failure"}, "schedule": "@daily"}),
+        &[
+            ("interactive", "waits for a caller"),
+            ("interactive", "no caller at the times"),
+        ],
+    );
+    check(
+        &json!({"interactive": true, "restart": {"policy": "never"}}),
+        &[],
+    );
+    for hostile in [json!("true"), json!(1), json!([true]), json!({"tty": true})] {
+        check(
+            &json!({"interactive": hostile}),
+            &[("interactive", "true or false")],
+        );
+    }
+    check(
+        &json!({"tty": true, "stdin_open": true}),
+        &[
+            ("tty", "\"interactive\": true"),
+            ("stdin_open", "\"interactive\": true"),
+        ],
+    );
+    check(
         &json!({"on_disconnect": {"stop": "1m", "stop_after": "400d"}}),
         &[
             ("on_disconnect.stop_after", "a duration of 30days"),

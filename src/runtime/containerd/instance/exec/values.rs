@@ -30,6 +30,10 @@ impl Instances {
         let Some(owners) = owners else {
             return oci::exec::process(oci_spec, program).map_err(ExecRefusal::Failed);
         };
+        if program.command.is_empty() {
+            // The very words of the first process, which waits for them.
+            return oci::exec::process(oci_spec, program).map_err(ExecRefusal::Failed);
+        }
         let memory = &self.config.values.memory;
         let variables = memory.variables(name.instance);
         let mut variables = variables.map_err(|error| unreadable(&error))?;
