@@ -6,20 +6,25 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use reqwest::{Method, RequestBuilder};
 use state::text;
+use tokio::time::Instant;
 
 use super::agent::Agent;
 use super::change::{awaiting, end_of, key};
-use super::fault::EXIT_FAILED;
-use super::fault::refusal;
+use super::fault::{EXIT_FAILED, is_away, refusal};
 use super::interrupted;
 use super::logs;
 use super::order::{LogFlags, RunFlags};
 use super::screen::Screen;
 
 mod body;
+mod session;
 
 /// Longest wait for a container that is to run, of which most may be its image's way here.
 const STARTED_WITHIN: Duration = Duration::from_secs(600);
+/// Time in which an agent that is restarted is back.
+const BACK_WITHIN: Duration = Duration::from_secs(30);
+/// Time between two tries meanwhile.
+const LOOK_EACH: Duration = Duration::from_millis(500);
 
 /// Makes a container and starts it; answers the exit code.
 pub(super) async fn run(agent: &Agent, flags: &RunFlags, screen: Screen) -> anyhow::Result<u8> {
@@ -31,6 +36,9 @@ pub(super) async fn run(agent: &Agent, flags: &RunFlags, screen: Screen) -> anyh
     if flags.dry_run {
         screen.value(&body)?;
         return Ok(0);
+    }
+    if flags.is_session() {
+        session::may_begin(agent, flags).await?;
     }
     match agent.see(&["containers", &name]).await {
         Ok(_) => bail!(
@@ -50,17 +58,36 @@ pub(super) async fn run(agent: &Agent, flags: &RunFlags, screen: Screen) -> anyh
         }
         return Ok(0);
     }
-    let ended = tokio::select! {
-        ended = attend(agent, &name, request, screen) => ended,
-        signal = interrupted() => stop(agent, &name, signal, screen).await,
+    let ended = match flags.is_session() {
+        true => session::run(agent, &name, flags, request, screen).await,
+        false => tokio::select! {
+            ended = attend(agent, &name, request, screen) => ended,
+            signal = interrupted() => stop(agent, &name, signal, screen).await,
+        },
     };
     if flags.rm {
-        let request = agent.request(Method::DELETE, &["containers", &name]);
-        let request = awaiting(request, "removed", STARTED_WITHIN);
-        let removed = agent.open_answer(request).await;
-        removed.with_context(|| format!("{name} is not removed"))?;
+        let removed = remove(agent, &name).await;
+        removed.with_context(|| format!("{name} is not removed; `rm {name}` removes it"))?;
     }
     ended
+}
+
+/// Removes the container, also where the agent is just being restarted. One that was never made is not
+/// there.
+async fn remove(agent: &Agent, name: &str) -> anyhow::Result<()> {
+    let until = Instant::now() + BACK_WITHIN;
+    loop {
+        let request = agent.request(Method::DELETE, &["containers", name]);
+        let request = awaiting(request, "removed", STARTED_WITHIN);
+        match agent.open_answer(request).await {
+            Ok(_) => return Ok(()),
+            Err(error) if refusal(&error).is_some_and(|refusal| refusal.status == 404) => {
+                return Ok(());
+            }
+            Err(error) if !is_away(&error) || Instant::now() >= until => return Err(error),
+            Err(_) => tokio::time::sleep(LOOK_EACH).await,
+        }
+    }
 }
 
 /// Shows what the container prints until it ends; answers its exit code.

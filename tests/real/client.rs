@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::harness::agent::PROGRAM;
 use crate::stand::{Stand, eventually};
 
+mod sessions;
 mod terminal;
 
 /// What an order ended with: its exit code, output and errors.

@@ -50,7 +50,8 @@ async fn ask(
     (status(&answer), value)
 }
 
-async fn stand_with(clients: &[&[&str]]) -> (Stand, PathBuf, Vec<String>) {
+/// A stand whose agent knows these clients, with its file of them and their tokens.
+pub(crate) async fn stand_with(clients: &[&[&str]]) -> (Stand, PathBuf, Vec<String>) {
     let bed = Testbed::new();
     let file = bed.dir.join("clients.yaml");
     let made = clients

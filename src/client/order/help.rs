@@ -4,10 +4,14 @@
 pub(super) const RUN: &str = "Examples:\n  \
     chas-node-agent run -d --name web -p 8080:80 nginx:1.27\n  \
     chas-node-agent run -d --name db -v data:/var/lib/postgresql/data -e POSTGRES_PASSWORD_FILE=/run/secrets/pw postgres:17\n  \
-    chas-node-agent run --rm --name once alpine:3 echo hello\n\n\
+    chas-node-agent run --rm --name once alpine:3 echo hello\n  \
+    chas-node-agent run -it --rm busybox sh\n  \
+    echo 'echo hi' | chas-node-agent run -i --rm busybox sh\n\n\
     With -d the container is kept running, also after a reboot, unless --restart says otherwise; without -d it runs \
     once,\nwhat it prints is shown, and ^C stops it. --dry-run shows the deploy body, to be kept in a file.\n\n\
-    Exit codes: with -d 0 once it runs, 125 if it cannot; without -d that of the container.";
+    With -i, -t or both the program has your input and terminal, and the container ends with it. That needs the role \
+    exec.\nA client that is killed ends both, and leaves a --rm container that has ended: `ps` shows it, `rm` removes it.\n\n\
+    Exit codes: with -d 0 once it runs, 125 if it cannot; without -d that of the container, or 125 where it could not be run.";
 
 /// Examples and exit codes.
 pub(super) const EXEC: &str = "Examples:\n  chas-node-agent exec web nginx -t\n  \

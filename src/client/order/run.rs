@@ -4,12 +4,20 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::ExecFlags;
+
 /// Flags of `run`.
 #[derive(Args, Clone, Debug, Default)]
 pub struct RunFlags {
     /// Keeps it running in the background, and shows its id
     #[arg(short, long)]
     pub(in crate::client) detach: bool,
+    /// Gives its program this input; the container ends with it
+    #[arg(short, long, conflicts_with = "detach")]
+    pub(in crate::client) interactive: bool,
+    /// Gives its program a terminal
+    #[arg(short, long, conflicts_with = "detach")]
+    pub(in crate::client) tty: bool,
     /// Name; without it, one is made of the image's
     #[arg(long)]
     pub(in crate::client) name: Option<String>,
@@ -153,8 +161,29 @@ pub struct RunFlags {
 }
 
 impl RunFlags {
+    /// Whether its program is run in a session, with the caller's input or terminal.
+    pub(in crate::client) fn is_session(&self) -> bool {
+        self.interactive || self.tty
+    }
+
     /// The image.
     pub(in crate::client) fn image(&self) -> &str {
         self.words.first().map_or("", String::as_str)
+    }
+}
+
+impl ExecFlags {
+    /// The container's own program, as `run` gives it input and terminal.
+    pub(in crate::client) fn of_own(name: &str, flags: &RunFlags) -> Self {
+        Self {
+            interactive: flags.interactive,
+            tty: flags.tty,
+            env: Vec::new(),
+            user: None,
+            workdir: None,
+            raw: false,
+            name: name.to_owned(),
+            command: Vec::new(),
+        }
     }
 }

@@ -55,6 +55,7 @@ impl RunFlags {
             );
         }
         self.init.then(|| put("init", true.into()));
+        self.is_session().then(|| put("interactive", true.into()));
         let ports: Result<Vec<_>, _> = self.publish.iter().map(|text| port(text)).collect();
         let volumes = self.volume.iter().map(|text| volume(text));
         let volumes = volumes.chain(self.tmpfs.iter().map(|text| Ok(tmpfs(text))));

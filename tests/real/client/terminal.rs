@@ -13,13 +13,13 @@ use crate::harness::agent::PROGRAM;
 use crate::stand::{SOON, Stand};
 
 /// A person at a terminal.
-struct Person {
+pub(super) struct Person {
     child: Child,
     seen: Arc<Mutex<String>>,
 }
 
 impl Person {
-    fn begin(stand: &Stand, line: &str) -> Self {
+    pub(super) fn begin(stand: &Stand, line: &str) -> Self {
         let mut child = Command::new("script")
             .args([
                 "-qefc",
@@ -48,7 +48,7 @@ impl Person {
         Self { child, seen }
     }
 
-    fn types(&mut self, keys: &str) {
+    pub(super) fn types(&mut self, keys: &str) {
         self.child
             .stdin
             .as_mut()
@@ -57,11 +57,21 @@ impl Person {
             .unwrap();
     }
 
+    /// What the terminal has shown.
+    pub(super) fn shown(&self) -> String {
+        self.seen.lock().unwrap().clone()
+    }
+
+    /// Waits until the client has ended; its exit code.
+    pub(super) fn ends(&mut self) -> Option<i32> {
+        tokio::task::block_in_place(|| self.child.wait().unwrap().code())
+    }
+
     /// Waits until the terminal shows a text.
-    async fn sees(&self, text: &str) {
+    pub(super) async fn sees(&self, text: &str) {
         let deadline = Instant::now() + SOON;
         loop {
-            let seen = self.seen.lock().unwrap().clone();
+            let seen = self.shown();
             if seen.contains(text) {
                 return;
             }
@@ -87,9 +97,8 @@ async fn a_person_at_a_terminal_has_the_program_s_own() {
     person.types("\u{3}");
     person.types("echo alive-$((2+1))\n");
     person.sees("alive-3").await;
-    assert!(!person.seen.lock().unwrap().contains("slept-2"));
+    assert!(!person.shown().contains("slept-2"));
     person.types("exit 7\n");
-    let status = tokio::task::block_in_place(|| person.child.wait().unwrap());
-    assert_eq!(status.code(), Some(7), "{}", person.seen.lock().unwrap());
+    assert_eq!(person.ends(), Some(7), "{}", person.shown());
     stand.end().await;
 }

@@ -60,11 +60,10 @@ impl Image {
     pub(crate) fn busybox() -> Self {
         let config = BTreeMap::from([("Env", json!(["PATH=/bin"])), ("Cmd", json!(["sh"]))]);
         let layers = vec![(Packing::Gzip, busybox_layer().0.clone())];
-        let architecture = architecture().to_owned();
         Self {
             layers,
             config,
-            architecture,
+            architecture: architecture().to_owned(),
             dialect: Dialect::Oci,
             layer_type: None,
             claimed_layers: 0,
@@ -84,8 +83,13 @@ impl Image {
             .config("Cmd", Value::Null)
     }
 
-    /// Sets a field of the image's configuration, by its name there: `Entrypoint`, `Cmd`, `Env`, `User`, `WorkingDir`,
-    /// `StopSignal`, `ExposedPorts`, `Volumes`, `Labels`.
+    /// The same without a file.
+    pub(crate) fn empty(mut self) -> Self {
+        self.layers.clear();
+        self
+    }
+
+    /// Sets a field of the image's configuration, by its name there: `Entrypoint`, `Env`, `Volumes`, …
     pub(crate) fn config(mut self, field: &'static str, value: Value) -> Self {
         self.config.insert(field, value);
         self
@@ -158,8 +162,8 @@ impl Image {
         for (path, content) in files {
             add(&mut tar, path, kind, mode, content);
         }
-        self.layers
-            .push((packing, tar.into_inner().expect("memory takes it")));
+        let tar = tar.into_inner().expect("memory takes it");
+        self.layers.push((packing, tar));
         self
     }
 

@@ -63,6 +63,17 @@ fn what_is_given_alone_is_all_that_is_said() {
     let once = body(&["nginx", "nginx", "-t"]).unwrap();
     assert_eq!(once["restart"], json!({"policy": "never"}));
     assert_eq!(once["args"], json!(["nginx", "-t"]));
+    for line in [
+        &["-it", "--rm", "nginx"][..],
+        &["-i", "nginx"],
+        &["-t", "nginx"],
+    ] {
+        let session = body(line).unwrap();
+        let expected = json!({"name": "web", "image": "nginx", "interactive": true,
+            "restart": {"policy": "never"}});
+        assert_eq!(session, expected, "{line:?}");
+        assert!(state::spec::parse::deploy(&session).is_ok());
+    }
     assert_eq!(
         body(&["--no-healthcheck", "nginx"]).unwrap()["health"],
         "none"
@@ -87,6 +98,7 @@ fn a_flag_of_another_form_is_refused_with_the_right_one() {
     for line in [
         &["--health-retries", "3", "nginx"][..],
         &["-d", "--rm", "nginx"],
+        &["-dit", "nginx"],
         &[],
     ] {
         assert!(body(line).is_err(), "{line:?}");
