@@ -131,9 +131,27 @@ async fn check_subnet(
     }
 }
 
+/// Bridge of this name, if there is one.
+///
+/// # Errors
+/// Somebody else made it, as is asked before it is used.
+pub(super) async fn find_own(
+    links: &Netlink,
+    name: &str,
+    gateway: Ipv4Addr,
+) -> Result<Option<KernelLink>, NetworkError> {
+    let Some(bridge) = links.find(name).await? else {
+        return Ok(None);
+    };
+    if !links.has_address(bridge.index, gateway).await? {
+        check_is_own(links, &bridge).await?;
+    }
+    Ok(Some(bridge))
+}
+
 /// Refuses a link of the bridge's name that somebody else has: one that is no bridge, or a bridge
 /// that connects others.
-pub(super) async fn check_is_own(links: &Netlink, link: &KernelLink) -> Result<(), NetworkError> {
+async fn check_is_own(links: &Netlink, link: &KernelLink) -> Result<(), NetworkError> {
     let ports = links.all().await?;
     let mut ports = ports
         .iter()

@@ -12,7 +12,7 @@ use state::alarm::Alarm;
 use state::id::InstanceName;
 use state::subnet::Ipv6Subnet;
 
-use super::device::{BridgeDevice, is_managed, mac};
+use super::device::{BridgeDevice, find_own, is_managed, mac};
 use super::links::ipv6::Neighbours;
 use super::links::{self, Netlink};
 use super::repair::on_links;
@@ -163,8 +163,14 @@ impl BridgeNetwork {
 
     async fn take_ipv6_away(&self) -> Result<(), NetworkError> {
         self.config.switch_memory().set_back()?;
-        let bridge = &self.config.bridge;
-        switches::set(bridge, "disable_ipv6", "1")?;
+        let (bridge, gateway) = (self.config.bridge.clone(), self.config.subnet.gateway());
+        let own = on_links("bridge", async move |host: &Netlink| {
+            find_own(host, &bridge, gateway).await
+        });
+        // A bridge of that name may be somebody else's by now.
+        if let Ok(Some(own)) = own.await {
+            switches::set(&own.name, "disable_ipv6", "1")?;
+        }
         self.ports.delete_ipv6().await
     }
 

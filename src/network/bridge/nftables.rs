@@ -97,6 +97,19 @@ pub(super) struct TableListing {
     pub(super) shape: String,
 }
 
+impl TableListing {
+    /// Whether the agent made the table: each has had this chain and this map ever since.
+    fn is_own(&self) -> bool {
+        let has = |kind: &str, name: &str| {
+            let begin = format!("{{\"{kind}\":{{");
+            let name = format!("\"name\":\"{name}\"");
+            let mut lines = self.shape.lines();
+            lines.any(|line| line.starts_with(&begin) && line.contains(&name))
+        };
+        has("chain", "published") && has("map", "ports")
+    }
+}
+
 /// Failure of `nft`.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum NftError {
@@ -106,6 +119,11 @@ pub(super) enum NftError {
     /// The kernel or `nft` refused.
     #[error("nft: {0}")]
     Refused(String),
+    /// Table of somebody else, by its family and name.
+    #[error(
+        "table {0} was not made by this agent, and stays; if it is of no use, nft delete table {0}"
+    )]
+    Foreign(String),
     /// The output is not a listing.
     #[error("cannot read nft's listing")]
     Listing(#[source] serde_json::Error),
@@ -226,11 +244,18 @@ pub(super) async fn check(transaction: &str) -> Result<(), NftError> {
     run(&["-c", "-f", "-"], transaction).await.map(drop)
 }
 
-/// Deletes the table's half for IPv6, if there is one.
-pub(super) async fn delete_ipv6(table: &str) -> Result<(), NftError> {
-    match run(&["delete", "table", "ip6", table], "").await {
-        Err(NftError::Refused(_)) | Ok(_) => Ok(()),
-        Err(error) => Err(error),
+/// Deletes the table's half in a family (`ip`, `ip6`), if there is one.
+///
+/// # Errors
+/// [`NftError::Foreign`]: somebody else made a table of that name.
+pub(super) async fn delete(family: &str, table: &str) -> Result<(), NftError> {
+    match list_one(family, table).await? {
+        None => Ok(()),
+        Some(listing) if listing.is_own() => {
+            let text = format!("table {family} {table}\ndelete table {family} {table}\n");
+            apply(&text).await
+        }
+        Some(_) => Err(NftError::Foreign(format!("{family} {table}"))),
     }
 }
 

@@ -331,15 +331,18 @@ impl HostPorts {
     /// Deletes the table's half for IPv6, if there is one.
     pub(super) async fn delete_ipv6(&self) -> Result<(), NetworkError> {
         let _book = self.book.lock().await;
-        nftables::delete_ipv6(&self.table).await.map_err(failed)
+        match nftables::delete("ip6", &self.table).await {
+            // It is not in the way of the agent's own.
+            Err(NftError::Foreign(_)) => Ok(()),
+            deleted => deleted.map_err(failed),
+        }
     }
 
     /// Deletes the whole table, but for its half for IPv6.
     pub(super) async fn teardown(&self) -> Result<(), NetworkError> {
         let mut book = self.book.lock().await;
         *book = PortTable::default();
-        let ipv4 = format!("table ip {0}\ndelete table ip {0}\n", self.table);
-        nftables::apply(&ipv4).await.map_err(failed)
+        nftables::delete("ip", &self.table).await.map_err(failed)
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use state::id::{ContainerId, InstanceName};
 
-use super::device::{BridgeDevice, check_is_own};
+use super::device::{BridgeDevice, find_own};
 use super::groups::applied::AppliedRules;
 use super::links::belt::BeltState;
 use super::links::{self, KernelLink, Netlink};
@@ -131,15 +131,10 @@ impl BridgeNetwork {
     async fn remove_device(&self) -> Result<(), NetworkError> {
         let (name, gateway) = (self.config.bridge.clone(), self.config.subnet.gateway());
         on_links("bridge", async move |host: &Netlink| {
-            let Some(bridge) = host.find(&name).await? else {
-                return Ok(());
-            };
-            // Somebody else may have made it, as is asked before it is used.
-            if !host.has_address(bridge.index, gateway).await? {
-                check_is_own(host, &bridge).await.map_err(|error| {
-                    NetworkError::failed(format!("the bridge {name} is not removed"), error)
-                })?;
-            }
+            let own = find_own(host, &name, gateway).await.map_err(|error| {
+                NetworkError::failed(format!("the bridge {name} is not removed"), error)
+            })?;
+            let Some(bridge) = own else { return Ok(()) };
             for port in veth::managed_ports(host.all().await?, bridge.index) {
                 host.delete(&port).await?;
             }

@@ -186,7 +186,16 @@ fn a_bridge_that_somebody_else_made_is_not_removed() {
         ));
         let refused = net.teardown().await.unwrap_err();
         assert!(refused.to_string().contains("is not removed"), "{refused}");
-        lab::shell(&format!("ip link show {bridge}"));
+        // What the agent made beside it is gone; what somebody else makes of that name stays.
+        lab::shell(&format!(
+            "ip link show {bridge} && ! nft list table ip {bridge}"
+        ));
+        lab::shell(&format!(
+            "nft add table ip {bridge} && nft add chain ip {bridge} theirs && \
+             nft add map ip {bridge} ports '{{ type inet_service : ipv4_addr; }}'"
+        ));
+        net.teardown().await.unwrap_err();
+        lab::shell(&format!("nft list chain ip {bridge} theirs"));
     });
 }
 
