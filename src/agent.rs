@@ -44,6 +44,7 @@ mod status_line;
 mod store;
 mod subnet;
 mod tls;
+mod units;
 mod usage;
 
 pub(crate) use self::look::{
@@ -52,6 +53,7 @@ pub(crate) use self::look::{
 pub(crate) use self::removal::{NodeRemoval, RemovedNode};
 pub use self::review::{review, tls_fault};
 pub(crate) use self::tls::{CertificateVerdict, certificate_verdict};
+pub(crate) use self::units::{is_unit_of, unit_of, unit_property};
 
 /// Time for turns and requests under way once the agent is to stop. Work that is cut off is found
 /// by the next start's first look; systemd kills after the unit's `TimeoutStopSec`, 30 s.

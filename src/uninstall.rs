@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::bail;
+use state::id::InstanceName;
 use state::store::StateLock;
 
 use crate::agent::{self, NodeRemoval};
@@ -44,33 +45,19 @@ pub async fn run(flags: &Flags, order: UninstallOrder) -> anyhow::Result<u8> {
     let service = AgentService::of(&config).await;
     let removal = NodeRemoval::new(&config, !order.volumes)?;
     let looked = removal.look().await;
-    let (instances, unmanaged) = looked.map_err(|fault| {
+    let found = looked.map_err(|fault| {
         anyhow::anyhow!("{fault}; start containerd first: without it containers cannot be removed")
     })?;
     let directories = AgentDirectories::of(&config, !order.volumes);
-    let mut lines = vec![format!(
-        "Removes from this node: {} containers of the agent in containerd's namespace {}, their \
-         snapshots and images;",
-        instances.len(),
-        config.containerd.namespace
-    )];
-    lines.push(format!(
-        "  the bridge {}, its rules and netns;",
-        config.network.bridge
-    ));
-    lines.extend(service.plan());
-    lines.extend(directories.plan());
-    lines.push(match order.volumes {
-        true => "  volumes, with all that is in them.".to_owned(),
-        false => format!("Kept: volumes ({}).", directories.volumes()),
-    });
-    if !unmanaged.is_empty() {
-        lines.push(format!(
-            "Not touched: {} (not managed).",
-            unmanaged.join(", ")
-        ));
+    let mounts = directories.mounts_of_others();
+    if !mounts.is_empty() {
+        bail!(
+            "nothing was removed: not the agent's, but mounted in its directories, so that all in it \
+             would go, too: {}; unmount that, then run this again",
+            mounts.join(", ")
+        );
     }
-    lines.push("Not touched: configuration, this program, containerd.".to_owned());
+    let lines = plan(&config, &found, (&service, &directories), order.volumes).await;
     screen.line(&lines.join("\n"))?;
     if order.dry_run {
         return Ok(0);
@@ -81,7 +68,7 @@ pub async fn run(flags: &Flags, order: UninstallOrder) -> anyhow::Result<u8> {
     service.end(&config).await?;
     // An agent that is started meanwhile does not start.
     let _locked = locked(&config)?;
-    let removing = removal.remove(instances);
+    let removing = removal.remove(found.0);
     let Ok(mut done) = tokio::time::timeout(REMOVAL_MAX, Box::pin(removing)).await else {
         bail!("not removed within {REMOVAL_MAX:?}: run it again; it continues where it stopped");
     };
@@ -101,6 +88,44 @@ pub async fn run(flags: &Flags, order: UninstallOrder) -> anyhow::Result<u8> {
         "not all is removed:\n  {}\nrun it again; it continues where it stopped",
         done.faults.join("\n  ")
     )
+}
+
+/// Lines about what is to be removed, and what stays.
+async fn plan(
+    config: &Config,
+    (instances, unmanaged): &(Vec<InstanceName>, Vec<String>),
+    (service, directories): (&AgentService, &AgentDirectories),
+    volumes: bool,
+) -> Vec<String> {
+    let mut lines = vec![format!(
+        "Removes from this node: {} containers of the agent in containerd's namespace {}, their \
+         snapshots and images;",
+        instances.len(),
+        config.containerd.namespace
+    )];
+    lines.push(format!(
+        "  the bridge {}, its rules and netns;",
+        config.network.bridge
+    ));
+    lines.extend(service.plan());
+    lines.extend(directories.plan());
+    lines.push(match volumes {
+        true => "  volumes, with all that is in them.".to_owned(),
+        false => format!("Kept: volumes ({}).", directories.volumes()),
+    });
+    if !unmanaged.is_empty() {
+        lines.push(format!(
+            "Not touched: {} (not managed).",
+            unmanaged.join(", ")
+        ));
+    }
+    let files = service.kept_files().await;
+    let files = files.iter().map(|file| format!(", {}", file.display()));
+    lines.push(format!(
+        "Not touched: configuration, this program, containerd{}.",
+        files.collect::<String>()
+    ));
+    lines
 }
 
 /// The lock of the state directory. `None`: there is none.

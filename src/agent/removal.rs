@@ -39,6 +39,7 @@ const NOWHERE: &str = "no-volumes";
 pub(crate) struct NodeRemoval {
     runtime: AgentRuntime,
     network: Arc<BridgeNetwork>,
+    images: Images,
 }
 
 /// Outcome of a removal.
@@ -67,7 +68,7 @@ impl NodeRemoval {
             blobs: Blobs::of(&config.state.dir),
             memory: SecretMemory::new(&config.state.run_dir),
         };
-        let engine = engine(config, images, client, values)?;
+        let engine = engine(config, images.clone(), client, values)?;
         let loggers = loggers(config, &Journal::default(), &stop, &tracker)?;
         // A sweep removes the volumes of images that no record asks for: where there are none, none.
         let volumes: PathBuf = match keeps_volumes {
@@ -78,6 +79,7 @@ impl NodeRemoval {
         Ok(Self {
             runtime: NodeRuntime::new(engine, Arc::clone(&network), loggers, volumes),
             network,
+            images,
         })
     }
 
@@ -118,6 +120,13 @@ impl NodeRemoval {
         match self.runtime.sweep(&WantedRecords::default()).await {
             Ok(swept) => done.removed.extend(swept.removed),
             Err(error) => done.faults.push(format!("left-overs: {error}")),
+        }
+        if done.faults.is_empty() {
+            // Those that were pulled ahead, and are to be kept for a while.
+            match self.images.sweep_all().await {
+                Ok(lines) => done.removed.extend(lines),
+                Err(error) => done.faults.push(format!("images: {error}")),
+            }
         }
         match self.network.teardown().await {
             Ok(()) => done.removed.push("the network: bridge, rules".to_owned()),

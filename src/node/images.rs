@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use futures_util::future::BoxFuture;
 use state::desired::set::Desired;
@@ -151,10 +150,9 @@ impl AgentNode {
     }
 }
 
-/// Whether somebody asked for it to be kept until later than now.
-fn is_kept(view: &ImageView) -> bool {
-    view.kept_until
-        .is_some_and(|until| until > SystemTime::now())
+/// Whether somebody asked for it to be kept for a while.
+const fn is_kept(view: &ImageView) -> bool {
+    view.kept_until.is_some()
 }
 
 fn unanswered(error: &RuntimeError) -> Refusal {

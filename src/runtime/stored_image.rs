@@ -16,7 +16,7 @@ pub(crate) struct StoredImage {
     pub managed: bool,
     /// Time since which it is there. `None`: unknown.
     pub created: Option<SystemTime>,
-    /// Time until which it is kept without a container. `None`: it is not.
+    /// Time until which it is kept without a container. `None`: it is not, or not any more.
     pub kept_until: Option<SystemTime>,
     /// Bytes of its layers, packed. `None`: its manifest is not there, or not for this machine.
     pub packed_bytes: Option<u64>,

@@ -9,18 +9,13 @@ use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::UnixStream;
 use tokio::process::Command;
 
-use crate::agent::RemovedNode;
+use crate::agent::{RemovedNode, is_unit_of, unit_of, unit_property};
 use crate::config::Config;
 
 /// Units of the agent.
 const UNITS: [&str; 2] = ["chas-node-agent.service", "chas-node-agent.socket"];
 /// Directory of units that an administrator put there; those of packages are the packages' own.
 const UNIT_DIRECTORY: &str = "/etc/systemd/system";
-/// Directory of the state of systemd's services, and that of the agent in it.
-const STATE_DIRECTORIES: &str = "/var/lib";
-const STATE_DIRECTORY: &str = "chas/node-agent";
-/// Text of every unit of the agent.
-const MARK: &str = "chas-node-agent";
 /// Name of the agent's program, as the kernel has it of a process (15 bytes).
 const PROGRAM: &str = "chas-node-agent";
 /// Time for systemd, and for an agent to end.
@@ -28,8 +23,6 @@ const END_MAX: Duration = Duration::from_secs(60);
 const LOOK_EACH: Duration = Duration::from_millis(100);
 /// Time after which an agent that something starts again is back.
 const BACK_MAX: Duration = Duration::from_secs(3);
-/// Time for systemd to tell of a unit.
-const TOLD_MAX: Duration = Duration::from_secs(5);
 
 /// The agent's service.
 #[derive(Clone, Debug)]
@@ -46,19 +39,20 @@ impl AgentService {
     pub(super) async fn of(config: &Config) -> Self {
         let process = process_of(&config.state.socket()).await;
         let running = match process {
-            Some(process) => unit_of(process).await,
+            Some(process) => unit_of(process.as_raw_nonzero()).await,
             None => None,
         };
         // A unit may be of another agent on this host, with a configuration of its own.
         let may_be_own = process.is_none() || running.as_deref() == Some(UNITS[0]);
         let text = |file: &PathBuf| fs::read_to_string(file).unwrap_or_default();
         let files = UNITS.map(|unit| Path::new(UNIT_DIRECTORY).join(unit));
-        let is_own = |file: &PathBuf| may_be_own && is_of(&text(file), &config.state.dir);
+        let is_own = |file: &PathBuf| may_be_own && is_unit_of(&text(file), &config.state.dir);
         let files: Vec<PathBuf> = files.into_iter().filter(is_own).collect();
         let mut units = Vec::new();
         if let Some(service) = running {
             let socket = service.replace(".service", ".socket");
-            if property(&socket, "ActiveState").await.as_deref() == Some("active") {
+            // Also one that is not active now, for it may be at the next boot.
+            if unit_property(&socket, "LoadState").await.as_deref() == Some("loaded") {
                 units.push(socket);
             }
             units.push(service);
@@ -93,11 +87,36 @@ impl AgentService {
         files.chain(units).chain(process).collect()
     }
 
+    /// Files of its units that somebody wrote for this node, and that stay: directories with changes to
+    /// them, and units of other names.
+    pub(super) async fn kept_files(&self) -> Vec<PathBuf> {
+        let mut kept = self.changes_in(Path::new(UNIT_DIRECTORY));
+        for unit in &self.units {
+            let file = unit_property(unit, "FragmentPath")
+                .await
+                .unwrap_or_default();
+            let file = PathBuf::from(file);
+            // One below /run is systemd's own, and gone with the unit.
+            if file.starts_with("/etc") && !self.files.contains(&file) {
+                kept.push(file);
+            }
+        }
+        kept
+    }
+
+    fn changes_in(&self, directory: &Path) -> Vec<PathBuf> {
+        let directories = self
+            .units
+            .iter()
+            .map(|unit| directory.join(format!("{unit}.d")));
+        directories.filter(|path| path.is_dir()).collect()
+    }
+
     /// Ends the agent.
     pub(super) async fn end(&self, config: &Config) -> anyhow::Result<()> {
         for unit in &self.units {
             // One that systemd-run made cannot be disabled, and is gone once it is ended.
-            let kind = property(unit, "UnitFileState").await;
+            let kind = unit_property(unit, "UnitFileState").await;
             match kind.as_deref() == Some("transient") {
                 true => systemctl(&["stop", unit.as_str()]).await?,
                 false => systemctl(&["disable", "--now", unit.as_str()]).await?,
@@ -169,61 +188,6 @@ async fn end_process(process: Pid, socket: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Whether a unit is that of the agent with this state directory. A unit for a socket names none, and goes
-/// with the service.
-fn is_of(unit: &str, state_dir: &Path) -> bool {
-    let lines = || {
-        unit.lines()
-            .map(str::trim)
-            .filter(|line| !line.starts_with('#'))
-    };
-    if !unit.contains(MARK) {
-        return false;
-    }
-    if lines().any(|line| line == "[Socket]") {
-        return state_dir == Path::new(STATE_DIRECTORIES).join(STATE_DIRECTORY);
-    }
-    let named = lines().filter_map(|line| line.strip_prefix("StateDirectory="));
-    let mut named = named.flat_map(str::split_whitespace);
-    // Whole words: another agent's directory may begin with the name of this one's.
-    let is_between = |c: char| c.is_whitespace() || "=\"'".contains(c);
-    let mut words = lines().flat_map(|line| line.split(is_between));
-    named.any(|name| Path::new(STATE_DIRECTORIES).join(name) == state_dir)
-        || words.any(|word| Path::new(word) == state_dir)
-}
-
-/// The service of systemd that runs this process. `None`: none does, as where somebody started it by hand
-/// in a session or another service.
-async fn unit_of(process: Pid) -> Option<String> {
-    let pid = process.as_raw_nonzero().to_string();
-    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-    let unit = service_in(&groups)?;
-    (property(unit, "MainPID").await? == pid).then(|| unit.to_owned())
-}
-
-/// The service whose control group a process is in, by the list of its groups: that of systemd's own tree,
-/// or of the only one.
-fn service_in(groups: &str) -> Option<&str> {
-    let mut paths = groups.lines().filter_map(|line| {
-        let line = line.split_once(':')?.1;
-        line.strip_prefix("name=systemd:")
-            .or_else(|| line.strip_prefix(':'))
-    });
-    paths.find_map(|path| path.rsplit('/').find(|part| part.ends_with(".service")))
-}
-
-/// Properties of a unit as systemd tells them. `None`: it does not, or is not there.
-async fn property(unit: &str, name: &str) -> Option<String> {
-    let mut command = Command::new("systemctl");
-    command
-        .args(["show", "--value", "--property", name, "--", unit])
-        .kill_on_drop(true);
-    let output = tokio::time::timeout(TOLD_MAX, command.output()).await;
-    let output = output.ok()?.ok()?;
-    let told = String::from_utf8(output.stdout).ok()?;
-    Some(told.trim().to_owned())
-}
-
 /// The agent that has this socket. `None`: nobody answers there, or somebody else does, such as systemd in
 /// place of an agent that is to be started.
 async fn process_of(socket: &Path) -> Option<Pid> {
@@ -240,40 +204,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_unit_is_the_agent_s_by_its_state_directory() {
-        let service = include_str!("../../contrib/chas-node-agent.service");
-        let socket = include_str!("../../contrib/chas-node-agent.socket");
-        let own = Path::new("/var/lib/chas/node-agent");
-        let other = Path::new("/srv/other/state");
-        for unit in [service, socket] {
-            assert!(is_of(unit, own) && !is_of(unit, other));
+    fn changes_to_units_that_stay_are_named() {
+        let directory = tempfile::tempdir().unwrap();
+        for unit in ["chas-node-agent.service", "other.service"] {
+            fs::create_dir(directory.path().join(format!("{unit}.d"))).unwrap();
         }
-        let by_hand = "[Service]\nExecStart=/opt/chas-node-agent --state-dir /srv/other/state\n";
-        assert!(is_of(by_hand, other) && !is_of(by_hand, own));
-        assert!(
-            !is_of("[Service]\nStateDirectory=chas/node-agent\n", own),
-            "no agent"
-        );
-        let longer = "[Service]\nExecStart=/opt/chas-node-agent --state-dir=/srv/chas2\n";
-        let [short, whole, below] = ["/srv/chas", "/srv/chas2/", "/srv/chas2/a"].map(Path::new);
-        assert!(is_of(longer, whole) && !is_of(longer, short) && !is_of(longer, below));
-    }
-
-    #[test]
-    fn the_service_of_a_process_is_that_of_its_control_group() {
-        for (groups, expected) in [
-            ("0::/system.slice/own.service\n", Some("own.service")),
-            ("0::/system.slice/own.service/sub\n", Some("own.service")),
-            (
-                "5:memory:/a.service\n1:name=systemd:/system.slice/own.service\n0::/\n",
-                Some("own.service"),
-            ),
-            ("0::/user.slice/user-0.slice/session-3.scope\n", None),
-            ("0::/\n", None),
-            ("", None),
-        ] {
-            assert_eq!(service_in(groups), expected, "{groups}");
-        }
+        let service = AgentService {
+            files: Vec::new(),
+            units: UNITS.map(str::to_owned).to_vec(),
+            process: None,
+        };
+        let expected = directory.path().join("chas-node-agent.service.d");
+        assert_eq!(service.changes_in(directory.path()), [expected]);
     }
 
     #[tokio::test]

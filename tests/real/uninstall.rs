@@ -4,8 +4,10 @@
 use std::fs;
 use std::process::Command;
 
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 use serde_json::json;
 
+use crate::client::shows;
 use crate::harness::agent::PROGRAM;
 use crate::harness::image::Image;
 use crate::stand::Stand;
@@ -46,6 +48,12 @@ async fn all_that_the_agent_made_goes_and_nothing_else_beside_an_agent_that_runs
     stand
         .bed
         .ctr(&["run", "-d", &other, "other", "sleep", "1000"]);
+    // One that is kept for a while goes as well.
+    Image::busybox().push(&stand.registry, "ahead:1").await;
+    shows(
+        &stand,
+        &format!("pull --keep 1h {}", stand.image("ahead:1")),
+    );
     let state = stand.bed.dir.join("state");
     let file = state.join("volumes/data/_data/file");
 
@@ -68,6 +76,18 @@ async fn all_that_the_agent_made_goes_and_nothing_else_beside_an_agent_that_runs
         stand.agent.get("/containers/web").await.1["status"],
         "running"
     );
+
+    let place = stand.bed.dir.join("run/somebody");
+    fs::create_dir(&place).unwrap();
+    mount("theirs", &place, "tmpfs", MountFlags::empty(), None).unwrap();
+    let (code, told) = order(&stand, &["--yes"]);
+    assert!(code == 1 && told.contains("run/somebody"), "{told}");
+    assert_eq!(
+        stand.agent.get("/containers/web").await.1["status"],
+        "running"
+    );
+    unmount(&place, UnmountFlags::empty()).unwrap();
+    fs::remove_dir(&place).unwrap();
 
     let (code, told) = order(&stand, &["--yes"]);
     assert_eq!(code, 0, "{told}");

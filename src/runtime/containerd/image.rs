@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use self::cache::ImageCache;
 use self::flight::Flights;
+use self::kept::KeptTimes;
 pub use self::local::LocalImage;
 use self::platform::Platform;
 pub use self::reserve::DiskReserve;
@@ -26,6 +27,7 @@ mod durable;
 mod ensure;
 mod fetch;
 mod flight;
+mod kept;
 mod layer;
 mod local;
 mod manifest;
@@ -61,6 +63,7 @@ struct SharedImages {
     flights: Flights,
     slots: PullSlots,
     cache: ImageCache,
+    kept: KeptTimes,
 }
 
 impl Images {
@@ -81,6 +84,7 @@ impl Images {
             room: Room::new(room),
             flights: Flights::default(),
             cache: ImageCache::default(),
+            kept: KeptTimes::default(),
             client,
             config,
         })))

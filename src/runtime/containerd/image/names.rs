@@ -6,6 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use containerd_client::services::v1 as api;
 use prost_types::FieldMask;
+use state::image_order::KEEP_MAX;
 use state::reason::Reason;
 use state::reference::ImageReference;
 
@@ -204,6 +205,8 @@ pub(crate) async fn keep(
     let noted = image.labels.get(KEPT_UNTIL);
     let noted = noted.and_then(|seconds| seconds.parse::<u64>().ok());
     let seconds = until.unwrap_or_default().as_secs();
+    // No order asks for more: the clock was wrong when that was noted.
+    let noted = noted.filter(|noted| *noted <= seconds.saturating_add(KEEP_MAX.as_secs()));
     let seconds = noted.map_or(seconds, |noted| noted.max(seconds));
     // The whole image, as in `note_signed`.
     image

@@ -104,6 +104,7 @@ impl Images {
     async fn found(&self) -> Result<BTreeMap<String, StoredImage>, RuntimeError> {
         let mut found: BTreeMap<String, StoredImage> = BTreeMap::new();
         for named in names::all(&self.0.client).await? {
+            let kept_until = self.0.kept.until(&named);
             let image = found
                 .entry(named.digest.clone())
                 .or_insert_with(|| StoredImage {
@@ -117,7 +118,7 @@ impl Images {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (a, b) => a.or(b),
             };
-            image.kept_until = image.kept_until.max(named.kept_until);
+            image.kept_until = image.kept_until.max(kept_until);
         }
         found.values_mut().for_each(|image| image.names.sort());
         let made = containers::list(&self.0.client, Some(labels::managed_filter())).await;

@@ -11,6 +11,13 @@ use super::{Images, names};
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::{gc, lease};
 
+/// Fate of images that are to be kept until later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum KeptImages {
+    Stay,
+    Go,
+}
+
 impl Images {
     /// Removes the names of images that no reference and digest in `wanted` needs, and the leases
     /// of pulls that are over for good. Answers a line for each thing removed. An image asked for
@@ -23,6 +30,22 @@ impl Images {
     pub async fn sweep(
         &self,
         wanted: &[(ImageReference, Option<String>)],
+    ) -> Result<Vec<String>, RuntimeError> {
+        self.swept(wanted, KeptImages::Stay).await
+    }
+
+    /// Removes all names of the agent's, also those of images that are to be kept until later.
+    ///
+    /// # Errors
+    /// As of [`Self::sweep`].
+    pub async fn sweep_all(&self) -> Result<Vec<String>, RuntimeError> {
+        self.swept(&[], KeptImages::Go).await
+    }
+
+    async fn swept(
+        &self,
+        wanted: &[(ImageReference, Option<String>)],
+        how: KeptImages,
     ) -> Result<Vec<String>, RuntimeError> {
         let client = &self.0.client;
         let mut kept = HashSet::new();
@@ -37,9 +60,9 @@ impl Images {
         let mut removed = Vec::new();
         let now = SystemTime::now();
         for found in names::all(client).await? {
-            let names::ImageName { name, digest, .. } = found;
             // Somebody wants it there, whoever will use it.
-            let is_kept = found.kept_until.is_some_and(|until| until > now);
+            let is_kept = how == KeptImages::Stay && self.0.kept.until(&found).is_some();
+            let names::ImageName { name, digest, .. } = found;
             if !found.managed || is_kept {
                 continue;
             }
