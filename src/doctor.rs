@@ -70,14 +70,19 @@ async fn examine(flags: &Flags) -> DoctorReport {
     let loading = blocking(move || {
         let loaded = config::load(&given, &config::environment, LoadFor::Check);
         let seen = SeenConfiguration::read(&loaded.outcome);
-        (seen, loaded.outcome.ok().map(agent::with_kept_subnets))
+        (seen, loaded.outcome.ok())
     });
     let Some((seen, config)) = within(loading).await.flatten() else {
         return DoctorReport::new(late(CheckGroup::Configuration));
     };
     let mut answers = seen.judge();
     match config {
-        Some(config) => answers.extend(Box::pin(examine_node(config)).await),
+        Some(config) => {
+            let given = config.clone();
+            let reading = within(blocking(move || agent::with_kept_subnets(given)));
+            let config = reading.await.flatten().unwrap_or(config);
+            answers.extend(Box::pin(examine_node(config)).await);
+        }
         // The kernel is the same whatever is configured.
         None => answers.extend(kernel(None).await),
     }

@@ -6,13 +6,15 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use futures_util::future::join_all;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use super::answers::mask_answer;
-use super::known::known_secrets;
+use super::known::{in_file, known_secrets, secret_files};
 use super::mask::{MASK, SecretMask};
 use super::printed::printed_at;
-use super::sources::{self, FILE_BYTES_MAX, Source, of_json, of_text};
+use super::sources::{self, FILE_BYTES_MAX, Source, of_json, of_text, part_of};
 use crate::archive;
 use crate::client::Screen;
 use crate::config::{self, Config, Flags, LoadFor, LoadedConfig};
@@ -20,8 +22,15 @@ use crate::doctor::{blocking, within};
 
 /// Bytes of all of them together, before they are compressed.
 const BUNDLE_BYTES_MAX: usize = 64 << 20;
-/// Time for all of it.
-const BUNDLE_TIME_MAX: Duration = Duration::from_secs(90);
+/// Time for each part, beside the others: a disk that hangs keeps none of them.
+const PART_MAX: Duration = Duration::from_secs(75);
+/// Time for the secrets that this host knows.
+const KNOWN_MAX: Duration = Duration::from_secs(15);
+/// Time for the archive.
+const WRITE_MAX: Duration = Duration::from_secs(60);
+/// Remark where a disk hangs.
+const UNKNOWN: &str = "warning: a disk hangs, and files with secrets were not all read: what is in them is \
+                       masked only where it has the form of a secret";
 /// Lines of the agent's log, where nobody says how many.
 pub const LOG_LINES: u32 = 10_000;
 /// Warning where containers print into the bundle.
@@ -71,18 +80,14 @@ pub async fn run(flags: &Flags, order: &BundleOrder) -> anyhow::Result<u8> {
         .mode(0o600)
         .open(&path)
         .map_err(|error| anyhow::anyhow!("{}: {error}", path.display()))?;
-    let gathering = Box::pin(gathered(flags, &loaded, order));
-    let files = tokio::time::timeout(BUNDLE_TIME_MAX, gathering).await;
-    let written = match files {
-        Ok(files) => {
-            let named = files
-                .into_iter()
-                .map(|(name, content)| (format!("chas-support/{name}"), content));
-            let files: Vec<_> = named.collect();
-            blocking(move || archive::bundled(file, &files)).await
-        }
-        Err(_) => Some(Err(std::io::ErrorKind::TimedOut.into())),
-    };
+    let files = Box::pin(gathered(flags, &loaded, order, screen)).await;
+    let named = files
+        .into_iter()
+        .map(|(name, content)| (format!("chas-support/{name}"), content));
+    let files: Vec<_> = named.collect();
+    let writing = blocking(move || archive::bundled(file, &files));
+    let written = timeout(WRITE_MAX, writing).await;
+    let written = written.unwrap_or_else(|_| Some(Err(std::io::ErrorKind::TimedOut.into())));
     match written {
         Some(Ok(())) => {
             screen.line(&path.display().to_string())?;
@@ -104,6 +109,7 @@ async fn gathered(
     flags: &Flags,
     loaded: &LoadedConfig,
     order: &BundleOrder,
+    screen: Screen,
 ) -> Vec<(String, Vec<u8>)> {
     let config = loaded.outcome.as_ref().ok().cloned();
     let agent = match &config {
@@ -111,19 +117,65 @@ async fn gathered(
         None => Err("the configuration has errors".to_owned()),
     };
     let process = agent.as_ref().ok().and_then(|(_, process)| *process);
-    let given = config.clone();
-    let known = blocking(move || known_secrets(given.as_ref(), process)).await;
-    let known = known.unwrap_or_default();
-    let mask = SecretMask::new(known.iter().map(Vec::as_slice));
-    let mut taken = vec![("config.txt".to_owned(), Ok(of_text(config::report(loaded))))];
-    let report = Box::pin(super::examine(flags)).await;
-    taken.push(("doctor.json".to_owned(), Ok(of_json(&report.json()))));
-    taken.extend(sources::of_host(config.as_ref(), order.log_lines).await);
-    match &agent {
-        Ok((agent, _)) => taken.extend(sources::of_agent(agent, order.container_logs).await),
-        Err(fault) => taken.push(("agent".to_owned(), Err(fault.clone()))),
+    let of_agent = async {
+        match &agent {
+            Ok((agent, _)) => sources::of_agent(agent, order.container_logs).await,
+            Err(fault) => vec![("agent".to_owned(), Err(fault.clone()))],
+        }
+    };
+    let (known, report, host, of_agent) = tokio::join!(
+        known(config.clone(), process),
+        timeout(PART_MAX, Box::pin(super::examine(flags))),
+        timeout(
+            PART_MAX,
+            sources::of_host(config.as_ref(), process, order.log_lines)
+        ),
+        timeout(PART_MAX, of_agent),
+    );
+    let late = || Err(format!("it did not come to an end within {PART_MAX:?}"));
+    let late_part = |name: &str| vec![(name.to_owned(), late())];
+    let report = report.map_or_else(|_| late(), |report| Ok(of_json(&report.json())));
+    let mut taken = vec![
+        ("config.txt".to_owned(), Ok(of_text(config::report(loaded)))),
+        ("doctor.json".to_owned(), report),
+    ];
+    taken.extend(host.unwrap_or_else(|_| late_part("host")));
+    taken.extend(of_agent.unwrap_or_else(|_| late_part("agent")));
+    let (known, unread) = known;
+    if !unread.is_empty() {
+        screen.tell(UNKNOWN);
+        let unread = unread
+            .into_iter()
+            .map(|file| (format!("secrets to be masked: {file}"), late()));
+        taken.extend(unread);
     }
+    let mask = SecretMask::new(known.iter().map(Vec::as_slice));
     packed(taken, &mask, order.container_logs)
+}
+
+/// Secrets that this host knows, and files of which it is not known in time what they hold.
+async fn known(config: Option<Config>, process: Option<u32>) -> (Vec<Vec<u8>>, Vec<String>) {
+    let files = config.as_ref().map(secret_files).unwrap_or_default();
+    let of_files = join_all(files.into_iter().map(|path| async move {
+        let shown = path.display().to_string();
+        let reading = blocking(move || in_file(&path));
+        let read = timeout(KNOWN_MAX, reading).await.ok().flatten();
+        read.ok_or(shown)
+    }));
+    let of_agent = blocking(move || known_secrets(config.as_ref(), process));
+    let (of_agent, of_files) = tokio::join!(timeout(KNOWN_MAX, of_agent), of_files);
+    let (mut known, mut unread) = (Vec::new(), Vec::new());
+    match of_agent.ok().flatten() {
+        Some(of_agent) => known = of_agent,
+        None => unread.push("the agent's environment".to_owned()),
+    }
+    for read in of_files {
+        match read {
+            Ok(found) => known.extend(found),
+            Err(path) => unread.push(path),
+        }
+    }
+    (known, unread)
 }
 
 /// Masks and bounds all files, and tells of them in a manifest. `keeps_printed`: what containers print
@@ -139,10 +191,7 @@ fn packed(
             Ok((content, is_cut)) => {
                 let mut file = masked(name, &content, mask, keeps_printed);
                 file.is_cut |= is_cut;
-                if file.content.len() > left {
-                    file.content.truncate(left);
-                    file.is_cut = true;
-                }
+                file.is_cut |= part_of(&file.name).bound(&mut file.content, left);
                 left -= file.content.len();
                 files.push(file);
             }
@@ -199,8 +248,7 @@ fn masked(name: String, content: &[u8], mask: &SecretMask, keeps_printed: bool) 
     }
     let (text, found) = mask.text(&text);
     let mut content = text.into_bytes();
-    let is_cut = content.len() > FILE_BYTES_MAX;
-    content.truncate(FILE_BYTES_MAX);
+    let is_cut = part_of(&name).bound(&mut content, FILE_BYTES_MAX);
     BundleFile {
         name,
         content,

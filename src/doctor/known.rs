@@ -2,7 +2,7 @@
 //! environment.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use reqwest::Url;
 use serde_json::Value;
@@ -14,7 +14,7 @@ const READ_BYTES_MAX: u64 = 1 << 20;
 /// Parts of the names of variables of the agent that hold a secret.
 const VARIABLES: [&str; 6] = ["AUTH", "KEY", "PASS", "PROXY", "SECRET", "TOKEN"];
 
-/// Secrets that this host knows. Blocks.
+/// Secrets that this host knows, besides those in [`secret_files`]. Blocks.
 pub(super) fn known_secrets(config: Option<&Config>, agent: Option<u32>) -> Vec<Vec<u8>> {
     let mut known: Vec<Vec<u8>> = Vec::new();
     if let Some(pid) = agent {
@@ -38,15 +38,17 @@ pub(super) fn known_secrets(config: Option<&Config>, agent: Option<u32>) -> Vec<
     let proxies = [&config.registry.https_proxy, &config.registry.http_proxy];
     let proxies = proxies.into_iter().flatten();
     known.extend(proxies.filter_map(|proxy| password_of(proxy.as_str())));
+    known
+}
+
+/// Files with secrets.
+pub(super) fn secret_files(config: &Config) -> Vec<PathBuf> {
     let made = [
         config.state.admin_token(),
         config.state.secrets_key(),
         config.state.dir.join("token"),
     ];
-    for path in config.secret_files.iter().chain(&made) {
-        known.extend(in_file(path));
-    }
-    known
+    config.secret_files.iter().cloned().chain(made).collect()
 }
 
 fn password_of(url: &str) -> Option<Vec<u8>> {
@@ -55,8 +57,8 @@ fn password_of(url: &str) -> Option<Vec<u8>> {
 }
 
 /// Secrets in a file: all of it, each of its lines, and every text of it where it is JSON, also what is in
-/// base64 there.
-fn in_file(path: &Path) -> Vec<Vec<u8>> {
+/// base64 there. Blocks.
+pub(super) fn in_file(path: &Path) -> Vec<Vec<u8>> {
     use base64::Engine as _;
     use base64::prelude::BASE64_STANDARD;
     let is_small = fs::metadata(path).is_ok_and(|found| found.len() <= READ_BYTES_MAX);

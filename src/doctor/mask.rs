@@ -29,6 +29,8 @@ const NAMES: [&str; 15] = [
     "token",
     "xamz",
 ];
+/// Ends of such names; `key` alone is none.
+const NAME_ENDS: [&str; 4] = ["key", "keys", "pass", "secretid"];
 /// Words after which a credential comes.
 const SCHEMES: [&str; 3] = ["basic", "bearer", "negotiate"];
 /// Characters between words, besides white space.
@@ -75,9 +77,12 @@ impl SecretMask {
             }
         }
         let lines = text.split_inclusive('\n');
-        let mut is_in_key = false;
+        // Of a text that begins in the middle of a key.
+        let [begin, end] = ["-----BEGIN", "-----END"].map(|mark| text.find(mark));
+        let is_end = |at: usize| text[at..].lines().next().is_some_and(is_private);
+        let mut is_in_key = end.is_some_and(|end| begin.is_none_or(|at| end < at) && is_end(end));
         let masked = lines.map(|line| {
-            if line.contains("-----BEGIN") && line.contains("PRIVATE KEY") {
+            if line.contains("-----BEGIN") && is_private(line) {
                 is_in_key = true;
             }
             if is_in_key {
@@ -94,6 +99,10 @@ impl SecretMask {
     }
 }
 
+fn is_private(line: &str) -> bool {
+    line.contains("PRIVATE KEY")
+}
+
 /// Whether a name is that of something secret; one that ends as the name of a file, a time or a number of
 /// such is none.
 pub(super) fn is_secret(name: &str) -> bool {
@@ -105,7 +114,10 @@ pub(super) fn is_secret(name: &str) -> bool {
     let is_about = [
         "file", "files", "hosts", "id", "path", "total", "count", "at", "name",
     ];
-    NAMES.iter().any(|part| name.contains(part)) && !is_about.iter().any(|end| name.ends_with(end))
+    let is_public = ["key", "keys"].contains(&&*name) || name.contains("public");
+    let ends = |end: &&str| name.ends_with(end);
+    (!is_public && NAME_ENDS.iter().any(ends))
+        || (NAMES.iter().any(|part| name.contains(part)) && !is_about.iter().any(ends))
 }
 
 /// Forms in which a secret may be written: as it is, in JSON, in a URL, in hexadecimal digits, and in base64,
@@ -161,7 +173,12 @@ fn of_line(line: &str) -> (String, usize) {
         let begin = rest.find(|c| !is_between(c)).unwrap_or(rest.len());
         masked.push_str(&rest[..begin]);
         rest = &rest[begin..];
-        let end = rest.find(is_between).unwrap_or(rest.len());
+        let quote = masked.chars().next_back().filter(|c| "\"'`".contains(*c));
+        let end = match quote.filter(|_| is_value) {
+            // All that stands between the quotes, spaces and all.
+            Some(quote) => end_of_quoted(rest, quote),
+            None => rest.find(is_between).unwrap_or(rest.len()),
+        };
         let word = &rest[..end];
         rest = &rest[end..];
         if word.is_empty() {
@@ -178,6 +195,17 @@ fn of_line(line: &str) -> (String, usize) {
         (is_value, name) = (asks, word);
     }
     (masked, count)
+}
+
+/// End of a text that stands in such quotes: that of the line where they are not closed.
+fn end_of_quoted(text: &str, quote: char) -> usize {
+    let mut is_escaped = false;
+    let end = text.find(|c| {
+        let is_end = c == quote && !is_escaped;
+        is_escaped = c == '\\' && !is_escaped;
+        is_end
+    });
+    end.unwrap_or(text.len())
 }
 
 /// The word without a secret, and whether the next one is a secret.
@@ -266,6 +294,16 @@ mod tests {
                 "mysql --password *** -h db",
             ),
             ("DB_PASSWORD=hunter2 ok", "DB_PASSWORD=*** ok"),
+            ("DB_PASS=hunter2 ok", "DB_PASS=*** ok"),
+            ("dbPass: hunter2 ok", "dbPass: *** ok"),
+            ("ENCRYPTION_KEY=hunter2 ok", "ENCRYPTION_KEY=*** ok"),
+            ("VAULT_SECRET_ID=hunter2 ok", "VAULT_SECRET_ID=*** ok"),
+            ("key=hunter2 public_key=x", "key=hunter2 public_key=x"),
+            (
+                r#"DB_PASSWORD="hunter \"2 x", y"#,
+                r#"DB_PASSWORD="***", y"#,
+            ),
+            (r#"{"password":"hunter 2"#, r#"{"password":"***"#),
             ("Authorization: Bearer abc.def", "Authorization: Bearer ***"),
             ("header Basic dXNlcjpwdw==", "header Basic ***"),
             (r#"{"token":"abc","n":1}"#, r#"{"token":"***","n":1}"#),
@@ -281,6 +319,7 @@ mod tests {
                 "-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\nrest",
                 "***\n***\n***\nrest",
             ),
+            ("MIIE\n-----END PRIVATE KEY-----\nrest", "***\n***\nrest"),
             ("", ""),
         ] {
             assert_eq!(mask.text(text).0, expected, "{text}");

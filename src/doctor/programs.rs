@@ -9,14 +9,50 @@ use tokio::process::Command;
 
 use crate::config;
 
+/// Bytes that are read at once.
+const PIECE_BYTES: usize = 64 << 10;
 /// Directories of the host's own programs, where no `PATH` is set.
 const HOST_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// Output of a program, as much of it as `bytes_max`, and whether there was more.
+/// Part of an output that is kept where there is more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum KeptPart {
+    Begin,
+    End,
+}
+
+impl KeptPart {
+    /// Bounds a text; answers whether something of it is gone. What is left of a line that was cut at
+    /// its begin is gone, too.
+    pub(super) fn bound(self, text: &mut Vec<u8>, bytes_max: usize) -> bool {
+        let more = text.len().saturating_sub(bytes_max);
+        match self {
+            Self::Begin => text.truncate(bytes_max),
+            Self::End if more > 0 => {
+                let line = text[more - 1..].iter().position(|byte| *byte == b'\n');
+                text.drain(..line.map_or(more, |at| more + at));
+            }
+            Self::End => {}
+        }
+        more > 0
+    }
+}
+
+/// Begin of a program's output, as much of it as `bytes_max`, and whether there was more.
 ///
 /// # Errors
 /// It cannot be run, fails, or does not end in time; in words.
 pub(super) async fn output(
+    line: &[&str],
+    bytes_max: usize,
+    time_max: Duration,
+) -> Result<(Vec<u8>, bool), String> {
+    part_of_output(KeptPart::Begin, line, bytes_max, time_max).await
+}
+
+/// Part of a program's output, else as [`output`].
+pub(super) async fn part_of_output(
+    part: KeptPart,
     line: &[&str],
     bytes_max: usize,
     time_max: Duration,
@@ -39,22 +75,32 @@ pub(super) async fn output(
     let (out, told) = (child.stdout.take(), child.stderr.take());
     let reading = async {
         let (mut output, mut errors) = (Vec::new(), Vec::new());
-        let limit = u64::try_from(bytes_max).unwrap_or(u64::MAX);
-        if let Some(out) = out {
-            out.take(limit.saturating_add(1))
-                .read_to_end(&mut output)
-                .await?;
+        let (mut is_cut, mut piece) = (false, vec![0; PIECE_BYTES]);
+        if let Some(mut out) = out {
+            while part == KeptPart::End || !is_cut {
+                let count = out.read(&mut piece).await?;
+                if count == 0 {
+                    break;
+                }
+                output.extend_from_slice(&piece[..count]);
+                // Not with each piece: all that is kept is moved by it.
+                if output.len() > bytes_max
+                    && (part == KeptPart::Begin || output.len() > 2 * bytes_max)
+                {
+                    is_cut |= part.bound(&mut output, bytes_max);
+                }
+            }
+            is_cut |= part.bound(&mut output, bytes_max);
         }
         if let Some(told) = told {
             told.take(4096).read_to_end(&mut errors).await?;
         }
-        Ok::<_, std::io::Error>((output, errors))
+        Ok::<_, std::io::Error>((output, is_cut, errors))
     };
     let read = tokio::time::timeout(time_max, reading).await;
     let read = read.map_err(|_| format!("{program} did not end within {time_max:?}"))?;
-    let (mut output, errors) = read.map_err(|error| format!("{program}: {error}"))?;
-    if output.len() > bytes_max {
-        output.truncate(bytes_max);
+    let (output, is_cut, errors) = read.map_err(|error| format!("{program}: {error}"))?;
+    if is_cut && part == KeptPart::Begin {
         // It may wait for a reader for ever.
         let _gone = child.start_kill();
         return Ok((output, true));
@@ -62,7 +108,7 @@ pub(super) async fn output(
     let ended = tokio::time::timeout(time_max, child.wait()).await;
     let ended = ended.map_err(|_| format!("{program} did not end within {time_max:?}"))?;
     match ended {
-        Ok(status) if status.success() => Ok((output, false)),
+        Ok(status) if status.success() => Ok((output, is_cut)),
         Ok(status) => {
             let told = String::from_utf8_lossy(&errors);
             Err(format!("{program}: {status}: {}", told.trim()))
@@ -102,6 +148,15 @@ mod tests {
         );
         let endless = output(&["yes"], 10, Duration::from_secs(10)).await;
         assert_eq!(endless, Ok((b"y\ny\ny\ny\ny\n".to_vec(), true)));
+        let end = part_of_output(
+            KeptPart::End,
+            &["seq", "100000"],
+            12,
+            Duration::from_secs(10),
+        );
+        assert_eq!(end.await, Ok((b"100000\n".to_vec(), true)));
+        let whole = part_of_output(KeptPart::End, &["echo", "a"], 2, second);
+        assert_eq!(whole.await, Ok((b"a\n".to_vec(), false)));
         for (line, part) in [
             (&["sleep", "100"][..], "did not end"),
             (&["ls", "/nonexistent"], "No such file"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::programs::output;
+use super::programs::{KeptPart, output, part_of_output};
 use super::running::SeenAgent;
 use crate::agent;
 use crate::client::Agent;
@@ -22,14 +22,19 @@ pub(super) type Source = Result<(Vec<u8>, bool), String>;
 
 /// Bytes of a file of the bundle.
 pub(super) const FILE_BYTES_MAX: usize = 4 << 20;
+/// Bytes of an answer: it is cut only once its secrets are taken out, for which it must be whole.
+const ANSWER_BYTES_MAX: usize = 32 << 20;
+/// Files of which the end is kept, not the begin.
+const LOG: &str = "agent.log";
+const CONTAINER_LOGS: &str = "container-logs/";
 /// Time for one answer or program.
 const TIME_MAX: Duration = Duration::from_secs(12);
 /// Containers that are explained, and whose logs are taken.
 const CONTAINERS_MAX: usize = 50;
 /// Entries of a directory that are listed.
 const ENTRIES_MAX: usize = 5000;
-/// Unit whose journal is the agent's log.
-const UNIT: &str = "chas-node-agent";
+/// Unit whose journal is the agent's log, where none runs.
+const UNIT: &str = "chas-node-agent.service";
 /// Directories that are not entered: what containers keep there is theirs.
 const NOT_ENTERED: [&str; 4] = ["host-paths", "image-volumes", "netns", "volumes"];
 /// Files that tell of the host.
@@ -56,6 +61,14 @@ const PROGRAMS: [(&str, &[&str]); 6] = [
     ("host/inodes.txt", &["df", "-i"]),
 ];
 
+/// Part of a file that is kept where it is too large.
+pub(super) fn part_of(name: &str) -> KeptPart {
+    match name == LOG || name.starts_with(CONTAINER_LOGS) {
+        true => KeptPart::End,
+        false => KeptPart::Begin,
+    }
+}
+
 /// Content of a file that is text.
 pub(super) fn of_text(text: impl Into<String>) -> (Vec<u8>, bool) {
     (text.into().into_bytes(), false)
@@ -73,7 +86,11 @@ pub(super) async fn agent_of(config: &Config) -> Result<(Agent, Option<u32>), St
 }
 
 /// Files about this host.
-pub(super) async fn of_host(config: Option<&Config>, log_lines: u32) -> Vec<(String, Source)> {
+pub(super) async fn of_host(
+    config: Option<&Config>,
+    process: Option<u32>,
+    log_lines: u32,
+) -> Vec<(String, Source)> {
     let programs = join_all(PROGRAMS.iter().map(|(name, line)| async move {
         (
             (*name).to_owned(),
@@ -82,7 +99,7 @@ pub(super) async fn of_host(config: Option<&Config>, log_lines: u32) -> Vec<(Str
     }));
     let (programs, files, of_agent) = tokio::join!(programs, within(blocking(read_files)), async {
         match config {
-            Some(config) => of_configured(config, log_lines).await,
+            Some(config) => of_configured(config, process, log_lines).await,
             None => Vec::new(),
         }
     });
@@ -102,7 +119,11 @@ fn read_files() -> Vec<(String, Source)> {
 }
 
 /// Files about what the configuration names.
-async fn of_configured(config: &Config, log_lines: u32) -> Vec<(String, Source)> {
+async fn of_configured(
+    config: &Config,
+    process: Option<u32>,
+    log_lines: u32,
+) -> Vec<(String, Source)> {
     let client = agent::containerd_of(config);
     let (state, run) = (config.state.dir.clone(), config.state.run_dir.clone());
     let namespace = config.containerd.namespace.clone();
@@ -114,7 +135,7 @@ async fn of_configured(config: &Config, log_lines: u32) -> Vec<(String, Source)>
         within(ContainerdLook::at(&client)),
         within(listing),
         rules(&config.network.bridge),
-        log(config, log_lines)
+        log(config, process, log_lines)
     );
     let look = match look {
         Some(Ok(look)) => {
@@ -132,7 +153,7 @@ async fn of_configured(config: &Config, log_lines: u32) -> Vec<(String, Source)>
     let mut taken = vec![
         ("containerd.json".to_owned(), look),
         ("host/rules-of-the-agent.txt".to_owned(), rules),
-        ("agent.log".to_owned(), log),
+        (LOG.to_owned(), log),
     ];
     let late = || Err("a disk does not answer in time".to_owned());
     let names = ["state-dir.txt", "run-dir.txt", "host/groups.txt"];
@@ -224,22 +245,40 @@ async fn rules(bridge: &str) -> Source {
 }
 
 /// Last lines of the agent's log: of its file, else of the journal.
-async fn log(config: &Config, lines: u32) -> Source {
+async fn log(config: &Config, process: Option<u32>, lines: u32) -> Source {
     let count = lines.to_string();
+    let of;
     let line: Vec<&str> = match config.logging.file.as_ref().and_then(|file| file.to_str()) {
-        Some(file) => vec!["tail", "-n", &count, file],
-        None => vec![
-            "journalctl",
-            "-u",
-            UNIT,
-            "-o",
-            "short-iso",
-            "--no-pager",
-            "-n",
-            &count,
-        ],
+        Some(file) => vec!["tail", "-n", &count, "--", file],
+        None => {
+            of = unit(&config.state.dir, process).await?;
+            let of_unit = ["-u", &of, "-o", "short-iso", "--no-pager", "-n", &count];
+            ["journalctl"].into_iter().chain(of_unit).collect()
+        }
     };
-    output(&line, FILE_BYTES_MAX, TIME_MAX).await
+    part_of_output(KeptPart::End, &line, FILE_BYTES_MAX, TIME_MAX).await
+}
+
+/// Unit whose journal is the log of the agent: another agent on this host has another one.
+async fn unit(state_dir: &Path, process: Option<u32>) -> Result<String, String> {
+    if let Some(process) = process {
+        let none = || {
+            format!(
+                "no unit of systemd runs the agent (process {process}): what it logs goes where it was \
+                 started, for logging.file is not set"
+            )
+        };
+        return agent::unit_of(process).await.ok_or_else(none);
+    }
+    let file = agent::unit_property(UNIT, "FragmentPath").await;
+    let text = file.and_then(|file| fs::read_to_string(file).ok());
+    match text.is_none_or(|text| agent::is_unit_of(&text, state_dir)) {
+        true => Ok(UNIT.to_owned()),
+        false => Err(format!(
+            "no agent runs, and {UNIT} is that of another one, whose state directory is not {}",
+            state_dir.display()
+        )),
+    }
 }
 
 /// Files of the agent's answers.
@@ -271,7 +310,7 @@ pub(super) async fn of_agent(agent: &Agent, has_logs: bool) -> Vec<(String, Sour
     for name in containers.iter().take(CONTAINERS_MAX) {
         each.push((format!("agent/history/{name}.json"), name, "history"));
         if has_logs {
-            each.push((format!("container-logs/{name}.txt"), name, "logs"));
+            each.push((format!("{CONTAINER_LOGS}{name}.txt"), name, "logs"));
         }
     }
     let each = join_all(each.into_iter().map(|(file, name, what)| async move {
@@ -312,8 +351,14 @@ async fn asked(agent: &Agent, path: &[&str], query: &[(&str, &str)]) -> Source {
         ["events"] => request.header("accept", "application/x-ndjson"),
         _ => request,
     };
-    let answer = agent.bytes(request, FILE_BYTES_MAX).await;
-    answer.map_err(|error| format!("{error:#}"))
+    let answer = agent.bytes(request, ANSWER_BYTES_MAX).await;
+    match answer.map_err(|error| format!("{error:#}"))? {
+        // Of a line each, the last one may be left out; of others nothing tells what is a secret.
+        (_, true) if !matches!(path, ["events"]) => Err(format!(
+            "the answer is larger than {ANSWER_BYTES_MAX} bytes"
+        )),
+        answer => Ok(answer),
+    }
 }
 
 #[cfg(test)]

@@ -233,6 +233,16 @@ async fn a_bundle_has_all_that_helps_and_none_of_the_planted_secrets() {
     assert!(of(&files(&third), "container-logs/web.txt").contains("password="));
 
     stand.agent.terminate();
+    // A file whose disk does not answer.
+    fs::remove_file(&issued).unwrap();
+    rustix::fs::mknodat(
+        rustix::fs::CWD,
+        &issued,
+        rustix::fs::FileType::Fifo,
+        rustix::fs::Mode::RUSR,
+        0,
+    )
+    .unwrap();
     let fourth = dir.join("4.tar.zst");
     let words = ["-o", fourth.to_str().unwrap()];
     let (code, _, told) = tokio::task::block_in_place(|| order(&stand, &[], &words));
@@ -245,6 +255,13 @@ async fn a_bundle_has_all_that_helps_and_none_of_the_planted_secrets() {
         missing.iter().any(|one| one["name"] == "agent"),
         "{manifest:#}"
     );
+    let unread = missing.iter().filter_map(|one| one["name"].as_str());
+    let mut unread = unread.filter(|name| name.starts_with("secrets to be masked"));
+    assert!(
+        unread.next().unwrap().ends_with("state/token"),
+        "{manifest:#}"
+    );
+    assert!(told.contains("a disk hangs"), "{told}");
     fs::remove_file(&issued).unwrap();
     stand.agent.start_again().await;
     stand.end().await;
