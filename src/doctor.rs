@@ -103,7 +103,7 @@ async fn examine_node(config: Config) -> Vec<CheckAnswer> {
     };
     let (engine, network, outside, is_kept, kernel) = tokio::join!(
         within(SeenEngine::read(&config)),
-        within(SeenNetwork::read(&config, runs)),
+        within(SeenNetwork::read(&config, runs, process)),
         within(SeenOutside::read(&config, &images)),
         programs::clock_is_kept(),
         kernel(process)

@@ -24,6 +24,7 @@ use self::endpoint::Endpoint;
 pub(crate) use self::fault::RegistryError;
 use self::hosts::CertsDirectory;
 use self::http::{Errand, Http};
+pub use self::proxy::looked_up_host;
 use self::route::{Need, Route};
 use self::sender::Sender;
 pub(crate) use self::stamp::FileStamp;

@@ -7,6 +7,9 @@ use crate::agent;
 use crate::config::Config;
 use crate::network::HostSurvey;
 
+/// Unit that holds the port of the API.
+const SOCKET_UNIT: &str = "chas-node-agent.socket";
+
 /// Network of the node as one look found it.
 #[derive(Clone, Debug)]
 pub(super) struct SeenNetwork {
@@ -14,6 +17,10 @@ pub(super) struct SeenNetwork {
     pub(super) bridge: String,
     pub(super) subnet: String,
     pub(super) api_port: u16,
+    /// Process that has the agent's socket, whether it answers or not.
+    pub(super) agent: Option<u32>,
+    /// Whether systemd has the port for the agent.
+    pub(super) systemd_listens: bool,
     /// Whether the agent runs, so that what it mends by itself is at fault in earnest.
     pub(super) agent_runs: bool,
     pub(super) is_root: bool,
@@ -23,14 +30,21 @@ pub(super) struct SeenNetwork {
 
 impl SeenNetwork {
     /// Looks.
-    pub(super) async fn read(config: &Config, agent_runs: bool) -> Self {
+    pub(super) async fn read(config: &Config, agent_runs: bool, agent: Option<u32>) -> Self {
         let network = agent::network_of(config);
-        let (survey, nft) = tokio::join!(network.survey(), super::programs::nft_fault());
+        let api_port = config.api.listen.port();
+        let (survey, nft, systemd_listens) = tokio::join!(
+            network.survey(),
+            super::programs::nft_fault(),
+            systemd_listens(api_port)
+        );
         Self {
             survey,
             bridge: config.network.bridge.clone(),
             subnet: config.network.subnet.to_string(),
-            api_port: config.api.listen.port(),
+            api_port,
+            agent,
+            systemd_listens,
             agent_runs,
             is_root: rustix::process::geteuid().is_root(),
             nft,
@@ -145,9 +159,30 @@ impl SeenNetwork {
         match (self.agent_runs, self.survey.api_taken) {
             (true, _) => check.ok("the agent runs; its alarms tell of its doors"),
             (false, false) => check.ok(format!("{port} is free")),
-            (false, true) => check.fail(format!("another program listens on {port}")),
+            (false, true) if self.systemd_listens => {
+                check.ok(format!("systemd has {port} for the agent ({SOCKET_UNIT})"))
+            }
+            (false, true) => match self.agent {
+                Some(process) => check.ok(format!(
+                    "{port} is the agent's (process {process}), which does not answer"
+                )),
+                None => check.fail(format!("another program listens on {port}")),
+            },
         }
     }
+}
+
+/// Whether systemd listens on a port for the agent.
+async fn systemd_listens(port: u16) -> bool {
+    let active = agent::unit_property(SOCKET_UNIT, "ActiveState").await;
+    let listens = agent::unit_property(SOCKET_UNIT, "Listen").await;
+    active.as_deref() == Some("active") && listens.is_some_and(|text| names_port(&text, port))
+}
+
+/// Whether a list of systemd's names a port: `127.0.0.1:9090 (Stream)`.
+fn names_port(listens: &str, port: u16) -> bool {
+    let mut words = listens.split_whitespace();
+    words.any(|word| word.rsplit(':').next() == Some(&port.to_string()))
 }
 
 #[cfg(test)]
@@ -171,6 +206,8 @@ mod tests {
             bridge: "chas0".to_owned(),
             subnet: "10.231.0.0/16".to_owned(),
             api_port: 9090,
+            agent: None,
+            systemd_listens: false,
             agent_runs: false,
             is_root: true,
             nft: None,
@@ -241,10 +278,24 @@ mod tests {
             (ApiPort, "FAIL", "listens on 9090", |seen| {
                 seen.survey.api_taken = true;
             }),
+            (ApiPort, "ok", "process 7), which does not", |seen| {
+                (seen.survey.api_taken, seen.agent) = (true, Some(7));
+            }),
+            (ApiPort, "ok", "systemd has 9090", |seen| {
+                (seen.survey.api_taken, seen.systemd_listens) = (true, true);
+            }),
             (ApiPort, "ok", "the agent runs", |seen| {
                 (seen.survey.api_taken, seen.agent_runs) = (true, true);
             }),
         ];
         check_rows(&well(), SeenNetwork::judge, rows);
+    }
+
+    #[test]
+    fn a_socket_of_systemd_is_known_by_its_port() {
+        let told = "127.0.0.1:9090 (Stream)\n[::1]:9091 (Stream)";
+        for (port, expected) in [(9090, true), (9091, true), (90, false), (909, false)] {
+            assert_eq!(names_port(told, port), expected, "{port}");
+        }
     }
 }

@@ -14,7 +14,7 @@ use super::check::{CheckAnswer, DoctorCheck};
 use crate::agent::{self, CertificateVerdict, certificate_verdict};
 use crate::api::listener::file_validity;
 use crate::config::Config;
-use crate::registry::{RegistryClient, RegistryError};
+use crate::registry::{RegistryClient, RegistryError, looked_up_host};
 
 /// Most registries that are asked.
 const REGISTRIES_MAX: usize = 8;
@@ -222,19 +222,21 @@ async fn ask_registries(
 /// Names of the servers, without those that are addresses.
 fn names_of(config: &Config, images: &[ImageReference]) -> Vec<String> {
     let chas = config.chas.as_ref().and_then(|chas| chas.url.host_str());
-    let registries = images.iter().map(|image| match image.registry() {
-        "docker.io" => "registry-1.docker.io",
-        registry => registry.rsplit_once(':').map_or(registry, |(host, _)| host),
+    let access = agent::registries_of(config);
+    let registries = images.iter().map(|image| {
+        let registry = match image.registry() {
+            "docker.io" => "registry-1.docker.io",
+            registry => registry,
+        };
+        // Behind a proxy the node itself need not know a registry's name.
+        looked_up_host(&access, registry)
     });
-    let hosts = chas.into_iter().chain(registries);
-    let is_address = |host: &str| {
+    let hosts = chas.map(ToOwned::to_owned).into_iter().chain(registries);
+    let is_address = |host: &String| {
         let host = host.trim_matches(['[', ']']);
         host.parse::<std::net::IpAddr>().is_ok()
     };
-    let mut names: Vec<_> = hosts
-        .filter(|host| !is_address(host))
-        .map(ToOwned::to_owned)
-        .collect();
+    let mut names: Vec<_> = hosts.filter(|host| !is_address(host)).collect();
     names.sort();
     names.dedup();
     names
@@ -338,5 +340,9 @@ mod tests {
         assert_eq!(asked, ["r:5000/web:1".to_owned(), format!("s:5000/{NONE}")]);
         let asked = asked_of(&config, &images);
         assert_eq!(names_of(&config, &asked), ["r", "s"]);
+        // A proxy looks for them itself; what is an exception is looked for here.
+        config.registry.http_proxy = Some("http://proxy:3128".parse().unwrap());
+        config.registry.no_proxy = "s".to_owned();
+        assert_eq!(names_of(&config, &asked), ["proxy", "s"]);
     }
 }

@@ -1,6 +1,7 @@
 //! Checks of the agent that runs, by its own API.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use serde_json::Value;
 use state::id::ContainerId;
@@ -10,6 +11,9 @@ use state::text::{MESSAGE_CHARS_MAX, shown};
 use super::check::{CheckAnswer, DoctorCheck};
 use crate::client::{Agent, Way};
 use crate::config::Config;
+
+/// Time for the agent's answers: less than for the group, so that what is known stays known.
+const ANSWER_MAX: Duration = Duration::from_secs(10);
 
 /// Answers of the agent.
 #[derive(Clone, Debug)]
@@ -59,14 +63,24 @@ impl SeenAgent {
                 return seen;
             }
         };
-        let (health, version, containers) = tokio::join!(
-            agent.see(&["health"]),
-            agent.see(&["version"]),
-            agent.see(&["containers"])
-        );
-        seen.health = health.map_err(|error| format!("{error:#}"));
-        seen.version = version.unwrap_or_default();
-        seen.containers = containers.map_err(|error| format!("{error:#}"));
+        let asking = async {
+            tokio::join!(
+                agent.see(&["health"]),
+                agent.see(&["version"]),
+                agent.see(&["containers"])
+            )
+        };
+        match tokio::time::timeout(ANSWER_MAX, asking).await {
+            Ok((health, version, containers)) => {
+                seen.health = health.map_err(|error| format!("{error:#}"));
+                seen.version = version.unwrap_or_default();
+                seen.containers = containers.map_err(|error| format!("{error:#}"));
+            }
+            Err(_) => {
+                let hangs = format!("it has its socket, and gives no answer within {ANSWER_MAX:?}");
+                (seen.health, seen.containers) = (Err(hangs.clone()), Err(hangs));
+            }
+        }
         seen
     }
 

@@ -7,7 +7,7 @@ use hyper_util::client::proxy::matcher::Matcher;
 use reqwest::{ClientBuilder, Proxy, Url};
 
 use super::authority::authority;
-use super::config::{InvalidRegistryConfig, ProxySettings};
+use super::config::{InvalidRegistryConfig, ProxySettings, RegistryConfig};
 
 /// Hosts that no proxy can reach as they are meant.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1";
@@ -86,6 +86,19 @@ impl Proxies {
             }
         })
     }
+}
+
+/// Host whose address is looked up for calls of a registry (`host[:port]`): its own, or that of the proxy
+/// in between, which looks for the registry itself.
+#[must_use]
+pub fn looked_up_host(config: &RegistryConfig, registry: &str) -> String {
+    let is_plain = config.insecure.iter().any(|host| host == registry);
+    let scheme = if is_plain { "http" } else { "https" };
+    let url = Url::parse(&format!("{scheme}://{registry}/")).ok();
+    let proxies = Proxies::new(&config.proxies);
+    let proxy = url.as_ref().and_then(|url| proxies.0.proxy(url));
+    let host = proxy.or(url.as_ref()).and_then(Url::host_str);
+    host.unwrap_or(registry).to_owned()
 }
 
 impl Rules {
