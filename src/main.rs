@@ -200,33 +200,28 @@ fn token(flags: &Flags, order: &TokenOrder) -> ExitCode {
 }
 
 fn order_of_client(order: &ClientOrder, way: &WayFlags, flags: &Flags) -> ExitCode {
-    let done = provide_tls().and_then(|()| {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let done = runtime.block_on(client::carry_out(order, way, flags));
-        // A read of the terminal that nobody ends is not waited for.
-        runtime.shutdown_background();
-        done
-    });
-    match done {
-        Ok(code) => ExitCode::from(code),
-        Err(error) if client::is_unread(&error) => ExitCode::SUCCESS,
-        Err(error) => {
-            complain(&format!("chas-node-agent: {error:#}\n"));
-            ExitCode::from(order.failed_with(&error))
-        }
-    }
+    carry_out(
+        || client::carry_out(order, way, flags),
+        |error| order.failed_with(error),
+    )
 }
 
 /// Carries out an order about this host, and ends with its exit code.
 fn order_about_node<F: Future<Output = anyhow::Result<u8>>>(order: impl FnOnce() -> F) -> ExitCode {
+    carry_out(order, |_| 1)
+}
+
+/// Carries out an order, and ends with its exit code, or with that of its failure.
+fn carry_out<F: Future<Output = anyhow::Result<u8>>>(
+    order: impl FnOnce() -> F,
+    failed_with: impl FnOnce(&anyhow::Error) -> u8,
+) -> ExitCode {
     let done = provide_tls().and_then(|()| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
         let done = runtime.block_on(order());
-        // A disk that hangs is not waited for.
+        // A read of the terminal that nobody ends, or of a disk that hangs, is not waited for.
         runtime.shutdown_background();
         done
     });
@@ -235,7 +230,7 @@ fn order_about_node<F: Future<Output = anyhow::Result<u8>>>(order: impl FnOnce()
         Err(error) if client::is_unread(&error) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&format!("chas-node-agent: {error:#}\n"));
-            ExitCode::FAILURE
+            ExitCode::from(failed_with(&error))
         }
     }
 }

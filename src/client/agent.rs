@@ -172,7 +172,16 @@ impl Agent {
 
     /// Sends a request, and answers its answer, which is JSON.
     pub(crate) async fn answer(&self, request: RequestBuilder) -> anyhow::Result<Value> {
-        let response = self.open_answer(request.timeout(TIMEOUT)).await?;
+        self.answer_within(request, TIMEOUT).await
+    }
+
+    /// Answer of the agent as of [`Self::answer`], which has so long for the work that is asked for.
+    pub(crate) async fn answer_within(
+        &self,
+        request: RequestBuilder,
+        timeout: Duration,
+    ) -> anyhow::Result<Value> {
+        let response = self.open_answer(request.timeout(timeout)).await?;
         self.read(response).await
     }
 
@@ -181,20 +190,12 @@ impl Agent {
         if response.status() == StatusCode::NO_CONTENT {
             return Ok(Value::Null);
         }
-        let mut response = response;
-        let mut bytes = Vec::new();
-        while let Some(piece) = response
-            .chunk()
-            .await
-            .map_err(|error| self.broken(&error))?
-        {
-            bytes.extend_from_slice(&piece);
-            if bytes.len() > ANSWER_BYTES_MAX {
-                bail!(
-                    "the answer at {} is larger than {ANSWER_BYTES_MAX} bytes",
-                    self.name
-                );
-            }
+        let (bytes, is_cut) = self.taken(response, ANSWER_BYTES_MAX).await?;
+        if is_cut {
+            bail!(
+                "the answer at {} is larger than {ANSWER_BYTES_MAX} bytes",
+                self.name
+            );
         }
         let read = serde_json::from_slice(&bytes);
         read.with_context(|| format!("the answer at {} is not an agent's", self.name))
@@ -207,7 +208,16 @@ impl Agent {
         request: RequestBuilder,
         bytes_max: usize,
     ) -> anyhow::Result<(Vec<u8>, bool)> {
-        let mut response = self.open_answer(request).await?;
+        let response = self.open_answer(request).await?;
+        self.taken(response, bytes_max).await
+    }
+
+    /// The bytes of an answer, as many as `bytes_max`, and whether there were more.
+    async fn taken(
+        &self,
+        mut response: Response,
+        bytes_max: usize,
+    ) -> anyhow::Result<(Vec<u8>, bool)> {
         let mut bytes = Vec::new();
         while let Some(piece) = response
             .chunk()

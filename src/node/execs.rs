@@ -10,7 +10,8 @@ use state::reason::Reason;
 use state::store::AuditedExec;
 
 use super::AgentNode;
-use crate::api::{self, Refusal};
+use super::refusal::unnoted;
+use crate::api;
 use crate::exec::{ExecCall, ExecOrder, ExecRefusal, ExecSession};
 
 impl AgentNode {
@@ -58,17 +59,9 @@ impl AgentNode {
         order.non_root_rule = policy.non_root_rule(own).map(str::to_owned);
         let (by, audited) = (api::current_call().by, audited(&order));
         let noted = self.write(move |store| store.note_exec(name, id, audited));
-        noted.await.map_err(|refusal| match refusal {
-            Refusal::Unavailable(text) => ExecRefusal::Unavailable(text),
-            other @ (Refusal::Conflict(_)
-            | Refusal::Unconfirmed(..)
-            | Refusal::Unmatched(_)
-            | Refusal::Denied(_)
-            | Refusal::Invalid(_)
-            | Refusal::NotFound(_)
-            | Refusal::Reused(_)
-            | Refusal::Full(_)) => ExecRefusal::Unavailable(format!("{other:?}")),
-        })?;
+        noted
+            .await
+            .map_err(|refusal| ExecRefusal::Unavailable(unnoted(refusal)))?;
         let call = ExecCall {
             instance,
             subject: EventSubject::new(id, Some(&view.record)),

@@ -8,6 +8,21 @@ use state::store::StoreError;
 
 use crate::api::Refusal;
 
+/// The refusal of a note about an order that changes nothing, in words: it was not written.
+pub(super) fn unnoted(refusal: Refusal) -> String {
+    match refusal {
+        Refusal::Unavailable(text) => text,
+        other @ (Refusal::Conflict(_)
+        | Refusal::Unconfirmed(..)
+        | Refusal::Unmatched(_)
+        | Refusal::Denied(_)
+        | Refusal::Invalid(_)
+        | Refusal::NotFound(_)
+        | Refusal::Reused(_)
+        | Refusal::Full(_)) => format!("{other:?}"),
+    }
+}
+
 pub(super) fn refusal(error: StoreError) -> Refusal {
     let text = error.to_string();
     match error {

@@ -11,7 +11,8 @@ use state::spec::Signal;
 use tokio::sync::Semaphore;
 
 use super::AgentNode;
-use crate::api::{self, NodeTasks, Refusal, TaskRefusal};
+use super::refusal::unnoted;
+use crate::api::{self, NodeTasks, TaskRefusal};
 use crate::monitor::processes::{self, ContainerProcess};
 use crate::runtime::RuntimeError;
 use crate::view::{ManagedView, ProcessesView};
@@ -66,17 +67,9 @@ impl NodeTasks for AgentNode {
         let (view, instance) = self.serving(id)?;
         let name = view.record.name.clone();
         let noted = self.write(move |store| store.note_signal(name, id, signal));
-        noted.await.map_err(|refusal| match refusal {
-            Refusal::Unavailable(text) => TaskRefusal::Unavailable(text),
-            other @ (Refusal::Conflict(_)
-            | Refusal::Unconfirmed(..)
-            | Refusal::Unmatched(_)
-            | Refusal::Denied(_)
-            | Refusal::Invalid(_)
-            | Refusal::NotFound(_)
-            | Refusal::Reused(_)
-            | Refusal::Full(_)) => TaskRefusal::Unavailable(format!("{other:?}")),
-        })?;
+        noted
+            .await
+            .map_err(|refusal| TaskRefusal::Unavailable(unnoted(refusal)))?;
         let (by, name) = (api::current_call().by, view.record.name.as_str());
         let signal_name = String::from(signal);
         match tasks.send(instance, signal).await {
