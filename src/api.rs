@@ -300,11 +300,11 @@ pub(crate) fn router<N: NodeApi>(
         metrics.know_problems(kinds.map(|kind| kind.code()));
     }
     let (followers, watchers) = (logs::followers(), stats::watchers());
-    let (readers, places) = (events::readers(), images::places());
+    let (readers, pulls) = (events::readers(), images::pulls());
     let routes = rights::routes().into_iter().filter_map(|route| {
         Some(match route.path {
             LOGS_PATH => route.with(followers.clone()),
-            FETCH_IMAGE_PATH => route.with(places.clone()),
+            FETCH_IMAGE_PATH => route.with(pulls.clone()),
             EVENTS_PATH => route.with(readers.clone()),
             STATS_PATH | NODE_STATS_PATH => route.with(watchers.clone()),
             DOCUMENT_PATH => route.with(document::ApiDocument(openapi::text::<N>())),

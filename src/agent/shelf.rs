@@ -95,6 +95,16 @@ impl ImageStore for LocalShelf {
         self.images.collect().boxed()
     }
 
+    fn collect_later(&self) {
+        let (images, stop) = (self.images.clone(), self.stop.clone());
+        self.tracker.spawn(async move {
+            let collected = stop.run_until_cancelled(images.collect()).await;
+            if let Some(Err(error)) = collected {
+                tracing::warn!(%error, "removed images not collected");
+            }
+        });
+    }
+
     fn begin(&self, order: FetchOrder) -> oneshot::Receiver<Result<String, RuntimeError>> {
         let (done, answer) = oneshot::channel();
         let (images, stop) = (self.images.clone(), self.stop.clone());

@@ -1,7 +1,8 @@
 //! Images on the node: listed with their users, pulled before a container needs one, and removed.
 
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use axum::body::{Body, Bytes};
@@ -14,6 +15,8 @@ use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use state::failure::Failure;
 use state::image_order::{ImageOrder, order};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
 use super::access::Access;
@@ -21,6 +24,7 @@ use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
 use super::watchers::Watchers;
 use super::{NodeApi, Refusal, body, operations, wire};
+use crate::lock::lock;
 use crate::view::{FetchProgress, ImageView};
 
 /// Time between two lines of a pull.
@@ -28,6 +32,10 @@ const LINE_EACH: Duration = Duration::from_secs(1);
 /// Pulls for no container at once, over the network and by the socket.
 pub(super) const OF_NETWORK: usize = 4;
 pub(super) const OF_SOCKET: usize = 4;
+/// The same of one caller of some names only, and the images that it may ask for before the time of one
+/// is over; an agent that starts again counts anew.
+const UNDER_WAY_MAX: usize = 2;
+const KEPT_MAX: usize = 10;
 
 /// The node's images, as the API needs them.
 pub(crate) trait NodeImages: Send + Sync + 'static {
@@ -64,9 +72,81 @@ pub(crate) struct ImageFetch {
     pub(crate) _cut: DropGuard,
 }
 
-/// Places of those who pull.
-pub(super) fn places() -> Watchers {
-    Watchers::new("pull images for no container", OF_NETWORK, OF_SOCKET)
+/// Pulls for no container: those that are under way, and what each caller of some names asked for, so that
+/// none of them takes all places, or the disk.
+#[derive(Clone, Debug)]
+pub(super) struct AheadPulls {
+    places: Watchers,
+    callers: Arc<Mutex<HashMap<Arc<str>, CallerPulls>>>,
+}
+
+/// Pulls of one caller.
+#[derive(Debug, Default)]
+struct CallerPulls {
+    under_way: usize,
+    /// Images that it asked for, with the end of the time for which each is kept.
+    kept: HashMap<String, Instant>,
+}
+
+/// Place of one pull, given back when it is dropped.
+struct AheadPlace {
+    _place: OwnedSemaphorePermit,
+    /// `None`: the caller has to do with all containers.
+    of: Option<(AheadPulls, Arc<str>)>,
+}
+
+/// No pull yet.
+pub(super) fn pulls() -> AheadPulls {
+    AheadPulls {
+        places: Watchers::new("pull images for no container", OF_NETWORK, OF_SOCKET),
+        callers: Arc::default(),
+    }
+}
+
+impl AheadPulls {
+    fn take(&self, access: &Access, order: &ImageOrder) -> Result<AheadPlace, Problem> {
+        let place = self.places.take(access.peer)?;
+        let of = (!access.has_all()).then(|| (self.clone(), Arc::clone(&access.by)));
+        if of.is_some() {
+            self.count(&access.by, order, Instant::now())?;
+        }
+        Ok(AheadPlace { _place: place, of })
+    }
+
+    fn count(&self, by: &Arc<str>, order: &ImageOrder, now: Instant) -> Result<(), Problem> {
+        let mut callers = lock(&self.callers);
+        let pulls = callers.entry(Arc::clone(by)).or_default();
+        if pulls.under_way >= UNDER_WAY_MAX {
+            return Err(Problem::Busy(format!(
+                "{by} pulls {UNDER_WAY_MAX} images for no container already; wait for one of them"
+            )));
+        }
+        pulls.kept.retain(|_, end| *end > now);
+        let image = order.image.to_string();
+        if pulls.kept.len() >= KEPT_MAX && !pulls.kept.contains_key(&image) {
+            let first = pulls.kept.values().min().map_or(now, |end| *end);
+            let wait = Duration::from_secs(first.duration_since(now).as_secs() + 1);
+            return Err(Problem::Refused(Refusal::Conflict(format!(
+                "{by} asked for {KEPT_MAX} images already that are kept for no container; the time of \
+                 the first ends in {}",
+                humantime::format_duration(wait)
+            ))));
+        }
+        pulls.under_way += 1;
+        let end = pulls.kept.entry(image).or_insert(now);
+        *end = (*end).max(now + order.keep);
+        Ok(())
+    }
+}
+
+impl Drop for AheadPlace {
+    fn drop(&mut self) {
+        if let Some((pulls, by)) = &self.of
+            && let Some(pulls) = lock(&pulls.callers).get_mut(by)
+        {
+            pulls.under_way -= 1;
+        }
+    }
 }
 
 pub(super) async fn list<N: NodeApi>(
@@ -76,8 +156,9 @@ pub(super) async fn list<N: NodeApi>(
 ) -> Result<Json<Value>, Problem> {
     Parameters::of(query, &operations::IMAGES)?;
     let images = node.images().await?;
-    let images: Vec<_> = images.iter().map(|view| shown(view, &access)).collect();
-    Ok(Json(json!({"images": images})))
+    let seen = images.iter().filter(|view| sees(&access, view));
+    let seen: Vec<_> = seen.map(|view| shown(view, &access)).collect();
+    Ok(Json(json!({"images": seen})))
 }
 
 pub(super) async fn remove<N: NodeApi>(
@@ -124,7 +205,7 @@ fn of_all(access: &Access) -> Result<(), Problem> {
 /// A caller that goes away ends the pull.
 pub(super) async fn fetch<N: NodeApi>(
     State(node): State<Arc<N>>,
-    Extension(places): Extension<Watchers>,
+    Extension(pulls): Extension<AheadPulls>,
     access: Access,
     query: RawQuery,
     headers: HeaderMap,
@@ -135,7 +216,7 @@ pub(super) async fn fetch<N: NodeApi>(
         order(&body).map_err(Problem::Invalid)
     });
     let order = order.await?;
-    let place = places.take(access.peer)?;
+    let place = pulls.take(&access, &order)?;
     let fetch = node.fetch_image(order).await?;
     let lines = futures_util::stream::unfold(Some(fetch), next);
     // Whoever may not come in any more pulls nothing more, either.
@@ -181,6 +262,11 @@ fn progress(fetch: &ImageFetch) -> Value {
         "image": fetch.order.image.to_string(), "status": "pulling",
         "fetched_bytes": now.fetched_bytes, "total_bytes": now.total_bytes, "message": now.message,
     })
+}
+
+/// Whether the caller has to do with an image: of others, the name alone would tell what they run.
+fn sees(access: &Access, view: &ImageView) -> bool {
+    access.has_all() || view.used_by.iter().any(|name| access.names.has(name))
 }
 
 /// An image with those of its users that the caller has to do with.

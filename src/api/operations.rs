@@ -247,7 +247,7 @@ pub(super) const IMAGES: Operation = Operation {
 pub(super) const FETCH_IMAGE: Operation = Operation {
     body: TakenBody::Json("ImageOrder"),
     answers: &[(200, AnswerBody::Lines("ImageProgress"))],
-    problems: &[PolicyDenied, Unavailable],
+    problems: &[Conflict, PolicyDenied, Unavailable],
     ..Operation::of(
         "pullImage",
         "Pulls an image before a container needs it, a line each second; the last says how it ended",

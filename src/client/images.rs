@@ -23,6 +23,9 @@ const LINE_BYTES_MAX: usize = 1 << 20;
 const BAR: usize = 30;
 /// Longest time without a line of an agent that pulls.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
+/// Longest wait for a removal: the agent waits 120 s for containerd to clear the disk, after some moments
+/// for each image.
+const REMOVAL_MAX: Duration = Duration::from_secs(300);
 
 /// Lists the images.
 pub(super) async fn list(agent: &Agent, screen: Screen) -> anyhow::Result<()> {
@@ -78,7 +81,7 @@ pub(super) async fn remove(agent: &Agent, wanted: &[String], screen: Screen) -> 
             }
         };
         let request = agent.request(Method::DELETE, &["images", &digest]);
-        let removed = agent.answer(request).await;
+        let removed = agent.answer_within(request, REMOVAL_MAX).await;
         if unless_refused(removed, image, &mut code, screen)?.is_some() {
             screen.line(&text::shown(&digest, 100))?;
         }
@@ -139,7 +142,7 @@ pub(super) async fn prune(agent: &Agent, flags: &PruneFlags, screen: Screen) -> 
         screen.tell("Nothing was removed; --yes asks no question.");
         return Ok(EXIT_FAILED);
     }
-    let told = agent.answer(request(false)).await?;
+    let told = agent.answer_within(request(false), REMOVAL_MAX).await?;
     if screen.json {
         screen.value(&told)?;
         return Ok(0);

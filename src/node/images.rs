@@ -54,6 +54,9 @@ pub(crate) trait ImageStore: fmt::Debug + Send + Sync {
     /// Removes the content of images that have no names any more.
     fn collect(&self) -> BoxFuture<'_, Result<(), RuntimeError>>;
 
+    /// Collection as of [`Self::collect`], for which nobody waits.
+    fn collect_later(&self);
+
     /// Begins to fetch an image, and goes on until it is there or cut. Answers its digest.
     fn begin(&self, order: FetchOrder) -> oneshot::Receiver<Result<String, RuntimeError>>;
 }
@@ -144,9 +147,32 @@ impl AgentNode {
         Ok(())
     }
 
+    /// Work that is due once something was removed, also if the caller goes away before.
+    fn collection(&self) -> Result<DueCollection, Refusal> {
+        Ok(DueCollection(Some(Arc::clone(self.images()?))))
+    }
+
     async fn collect(&self) -> Result<(), Refusal> {
         let collected = self.images()?.collect().await;
         collected.map_err(|error| unanswered(&error))
+    }
+}
+
+/// Collection of what was removed, which comes even where nobody waits for the answer any more.
+struct DueCollection(Option<Arc<dyn ImageStore>>);
+
+impl DueCollection {
+    /// Ends it: it was done, or nothing was removed.
+    fn end(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for DueCollection {
+    fn drop(&mut self) {
+        if let Some(images) = &self.0 {
+            images.collect_later();
+        }
     }
 }
 
@@ -221,22 +247,26 @@ impl NodeImages for AgentNode {
         if let Some(why) = view.obstacle() {
             return Err(Refusal::Conflict(format!("image {digest} {why}")));
         }
+        let due = self.collection()?;
         let left = self.discard(&view, "image_remove", |_| false).await?;
         if let Some(why) = left {
+            due.end();
             return Err(Refusal::Conflict(format!("image {digest} {why}")));
         }
         self.collect().await?;
+        due.end();
         Ok(view)
     }
 
     async fn prune_images(&self, all: bool, dry_run: bool) -> Result<Vec<ImageView>, Refusal> {
         self.may_remove()?;
-        let mut pruned = Vec::new();
+        let (mut pruned, due) = (Vec::new(), self.collection()?);
         let ended = self.prune_each((all, dry_run), &mut pruned).await;
         // Once for all of them, for it holds up others; and of those before a fault, too.
         if !dry_run && !pruned.is_empty() {
             self.collect().await?;
         }
+        due.end();
         ended?;
         Ok(pruned)
     }

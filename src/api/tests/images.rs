@@ -11,8 +11,8 @@ use state::reason::Reason;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::rights::{call, client, clients};
-use super::{Fake, ask, get, problem};
+use super::rights::{asking, call, client, clients, served};
+use super::{Fake, ask, get, problem, sent};
 use crate::api::{ImageFetch, NodeImages, Refusal};
 use crate::view::{FetchProgress, ImageView};
 
@@ -149,6 +149,7 @@ async fn a_caller_of_some_names_sees_its_own_users_and_removes_no_image() {
         .json();
     assert_eq!(seen["images"][0]["used_by"], json!(["web-1"]));
     assert_eq!(seen["images"][0]["used"], true);
+    assert_eq!(seen["images"].as_array().unwrap().len(), 1, "{seen}");
     for (method, path) in [("DELETE", "/images/free"), ("POST", "/images/prune")] {
         let answer = call(&node, &list, "admin", (method, path), &Value::Null).await;
         problem(&answer, 403, "everybody's");
@@ -227,4 +228,27 @@ async fn a_pull_that_is_refused_is_a_problem_and_not_a_line() {
         "no-hub",
     );
     assert!(node.played.images.orders.lock().unwrap().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_of_some_names_takes_neither_all_places_nor_the_disk() {
+    let list = clients([client(Role::Deploy, &["web-*"])]);
+    let node = node();
+    let router = served(&node, &list);
+    let order =
+        |image: usize, keep: &str| json!({"image": format!("r.example/{image}:1"), "keep": keep});
+    let pull = async |end: u64, body: Value| {
+        let end = (Duration::from_secs(end), Ok("sha256:00".to_owned()));
+        *node.played.images.end.lock().unwrap() = Some(end);
+        let request = asking("deploy", ("POST", "/images/pull"), &body);
+        sent(router.clone(), request).await
+    };
+    for image in 0..10 {
+        let keep = if image == 7 { "1h" } else { "24h" };
+        assert_eq!(pull(0, order(image, keep)).await.status, 200);
+    }
+    assert_eq!(pull(0, order(3, "24h")).await.status, 200, "known already");
+    problem(&pull(0, order(10, "24h")).await, 409, "ends in 1h");
+    tokio::time::advance(Duration::from_hours(1)).await;
+    assert_eq!(pull(0, order(10, "24h")).await.status, 200);
 }

@@ -55,6 +55,17 @@ pub(super) async fn call(
     (method, path): (&str, &str),
     body: &Value,
 ) -> Answer {
+    sent(served(node, list), asking(token, (method, path), body)).await
+}
+
+/// The interface for these clients.
+pub(super) fn served(node: &std::sync::Arc<Fake>, list: &ClientList) -> axum::Router {
+    let rules = rules_with(Some(TOKEN), list.clone());
+    router(std::sync::Arc::clone(node), rules, Some(Metrics::new()))
+}
+
+/// Request of the client with this token.
+pub(super) fn asking(token: &str, (method, path): (&str, &str), body: &Value) -> Request<Body> {
     let mut request = Request::builder()
         .method(method)
         .uri(path)
@@ -64,10 +75,7 @@ pub(super) async fn call(
         request = request.header(header::CONTENT_TYPE, "application/json");
         text = body.to_string();
     }
-    let request = of(STRANGE, request.body(Body::from(text)).unwrap());
-    let rules = rules_with(Some(TOKEN), list.clone());
-    let router = router(std::sync::Arc::clone(node), rules, Some(Metrics::new()));
-    sent(router, request).await
+    of(STRANGE, request.body(Body::from(text)).unwrap())
 }
 
 #[tokio::test]

@@ -49,6 +49,10 @@ impl ImageStore for Arc<SlowImages> {
         async { Ok(()) }.boxed()
     }
 
+    fn collect_later(&self) {
+        self.collections.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn begin(&self, _: FetchOrder) -> oneshot::Receiver<Result<String, RuntimeError>> {
         oneshot::channel().1
     }
@@ -94,4 +98,24 @@ async fn an_image_that_came_into_use_after_the_list_is_left_and_the_rest_goes_in
     let pruned: Vec<_> = pruned.unwrap().into_iter().map(|one| one.digest).collect();
     assert_eq!(pruned, [image("other").digest, image("third").digest]);
     assert_eq!(images.collections.load(Ordering::Relaxed), 1);
+}
+
+#[tokio::test]
+async fn what_was_removed_for_a_caller_that_went_away_is_collected_all_the_same() {
+    let mut agent = agent().await;
+    while agent.node.writer.store().desired().may_lack_records() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let images = Arc::new(SlowImages {
+        images: vec![image("slow"), image("first")],
+        ..SlowImages::default()
+    });
+    let node = Arc::get_mut(&mut agent.node).unwrap();
+    node.image_store = Some(Arc::new(Arc::clone(&images)));
+    let count = || images.collections.load(Ordering::Relaxed);
+    tokio::select! {
+        _ = agent.node.prune_images(false, false) => panic!("it waits for the slow one"),
+        () = images.is_asked.notified() => {}
+    }
+    assert_eq!(count(), 1);
 }

@@ -84,6 +84,8 @@ impl Images {
         if let Some(why) = obstacle(now) {
             return Ok(Some(why));
         }
+        // Whoever asked may not wait to the end.
+        self.invalidate(digest);
         for name in names {
             names::delete(&self.0.client, name).await?;
         }
