@@ -18,6 +18,11 @@ const LOOK_EACH: Duration = Duration::from_millis(500);
 /// Containers that are named in a line.
 const NAMED_MAX: usize = 8;
 
+/// The order to start nothing new, and the remark where a drain is in force, which holds back more.
+const CORDON: &str = "cordon";
+const DRAINED: &str = "The node is drained, and a cordon changes nothing of that: uncordon it first, \
+                       then cordon it, and what was stopped starts again.";
+
 /// Gives the node an order that is carried out at once.
 pub(super) async fn order(agent: &Agent, order: &str, screen: Screen) -> anyhow::Result<u8> {
     let told = agent
@@ -27,6 +32,9 @@ pub(super) async fn order(agent: &Agent, order: &str, screen: Screen) -> anyhow:
         screen.value(&told)?;
     } else {
         screen.line(&standing(&told))?;
+    }
+    if order == CORDON && is_ordered(&told) {
+        screen.tell(DRAINED);
     }
     Ok(0)
 }

@@ -236,7 +236,7 @@ impl<R: Runtime> Reconciler<R> {
             Stage::Running | Stage::Trying | Stage::Watched | Stage::HandingOver(_)
         );
         self.board.update(id, |known| match phase.is_suspended() {
-            true => known.history.record_suspension(),
+            true => known.history.record_rest(phase.is_drained()),
             false if is_running => known.history.end_suspension(now),
             false => {}
         });

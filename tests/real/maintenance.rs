@@ -117,11 +117,19 @@ async fn a_drain_stops_all_in_order_keeps_it_down_and_ends_as_it_began() {
         "{refused:?}"
     );
     assert!(shows(&stand, "drain --yes").starts_with("drained, by token"));
+    let cordon = order(&stand, "cordon");
+    assert!(
+        cordon.code == 0 && cordon.told.contains("uncordon it first"),
+        "{cordon:?}"
+    );
     post(&stand, "/node/uncordon").await;
-    for name in ["low", "web", "api", "db"] {
+    let mut starts = Vec::new();
+    for name in ["db", "api", "web", "low"] {
         let shown = stand.agent.wait_status(name, "running", SOON).await;
         assert_eq!(shown["restart_count"], 0, "{shown}");
+        starts.push(shown["started"].as_str().unwrap().to_owned());
     }
+    assert!(starts[..3].is_sorted(), "db, api, web: {starts:?}");
     stand.agent.wait_status("rests", "stopped", SOON).await;
     stand.end().await;
 }

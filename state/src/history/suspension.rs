@@ -19,6 +19,17 @@ impl History {
         self.is_suspended = true;
     }
 
+    /// Notes a rest as [`Self::record_suspension`]. Once nothing of it runs on a node that is drained, the
+    /// container waits for others again before its next start, as after a boot.
+    pub const fn record_rest(&mut self, is_drained: bool) {
+        self.record_suspension();
+        if is_drained {
+            (self.is_let_start, self.is_let_go) = (false, false);
+            (self.waiting_since, self.trial.former.waiting_since) = (None, None);
+            self.trial.former.is_let_start = false;
+        }
+    }
+
     /// Notes that an instance was stopped for that, and how it ended, if that is known.
     pub fn record_suspended(&mut self, instance: InstanceName, ended: Option<Exit>, now: BootTime) {
         if instance.generation == self.made_at.unwrap_or(self.generation) {

@@ -1,13 +1,21 @@
 //! Stages of a container that rests while CHaS does not answer, or the node is drained: all that runs of it is stopped, nothing
 //! is removed, and whatever was under way goes on after that.
 
-use super::{Stage, finished};
+use super::{Phase, Stage, finished};
 use crate::desired::{Finished, Record};
 use crate::history::History;
 use crate::id::InstanceName;
 use crate::observed::{Seen, Task};
 use crate::reason::Reason;
-use crate::surroundings::Surroundings;
+use crate::surroundings::{Surroundings, Suspension};
+
+impl Phase {
+    /// Whether nothing of the container runs, since the node is drained.
+    #[must_use]
+    pub const fn is_drained(&self) -> bool {
+        matches!(self.stage, Stage::Suspended(Suspension::Drained { .. }))
+    }
+}
 
 /// The stage for which one of these is the cause. `None`: the container goes its way.
 pub(super) fn suspended(
