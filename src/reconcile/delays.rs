@@ -24,23 +24,28 @@ pub(super) fn attempt_delay(
 }
 
 /// Whether what follows a step that failed so is a pull at once: the image is found to be lost, and was not
-/// with the attempt before, which failed for something else (as a disk that could not be told of it).
+/// with the failure before, which was something else (as a disk that could not be told of it). Who takes
+/// it away again and again must not have the registry asked for it without a pause.
 pub(super) fn is_next_pull(
     (reason, attempts): (Reason, u32),
     is_revival: bool,
     history: &History,
 ) -> bool {
-    let last = history.backoff.as_ref().map(|backoff| backoff.reason);
-    let is_first = !is_revival && last != Some(Reason::ImageLost);
+    let is_first = !is_revival && !history.is_image_lost();
     reason == Reason::ImageLost && (attempts == 0 || is_first)
 }
 
 #[cfg(test)]
 mod tests {
-    use state::history::Backoff;
     use state::time::BootTime;
 
     use super::*;
+
+    /// History after a step that failed for this reason.
+    fn failed(history: &mut History, reason: Reason) {
+        let (now, wait) = (BootTime::default(), Duration::ZERO);
+        history.record_failure(Cause::Start, reason, String::new(), now, wait);
+    }
 
     #[test]
     fn a_lost_image_is_pulled_at_once_whatever_failed_before_and_not_again_and_again() {
@@ -65,14 +70,42 @@ mod tests {
             (None, Reason::CreateFailed, 0, false, false),
         ] {
             let mut history = History::default();
-            history.backoff = last.map(|reason| Backoff {
-                cause: Cause::Start,
-                reason,
-                message: String::new(),
-                retry_at: BootTime::default(),
-            });
+            if let Some(last) = last {
+                failed(&mut history, last);
+            }
             let found = is_next_pull((reason, attempts), is_revival, &history);
             assert_eq!(found, is_next, "{last:?} {reason} {attempts}");
         }
+    }
+
+    #[test]
+    fn an_image_that_is_lost_after_each_pull_is_pulled_ever_more_seldom() {
+        let mut history = History::default();
+        let mut waits = Vec::new();
+        for _ in 0..12 {
+            let lost = (Reason::ImageLost, history.attempts);
+            waits.push(match is_next_pull(lost, false, &history) {
+                true => Duration::ZERO,
+                false => attempt_delay(Cause::Start, lost.0, lost.1, |_| Duration::ZERO),
+            });
+            failed(&mut history, Reason::ImageLost);
+            history.record_pull();
+            assert_eq!(
+                history.backoff, None,
+                "it is tried with the new one at once"
+            );
+        }
+        assert_eq!(waits[0], Duration::ZERO);
+        assert!(
+            waits[1..].is_sorted() && waits[1] > Duration::ZERO,
+            "{waits:?}"
+        );
+        assert_eq!(waits[11], Duration::from_secs(150));
+        history.record_start(BootTime::default());
+        let lost = (Reason::ImageLost, history.attempts);
+        assert!(
+            is_next_pull(lost, false, &history),
+            "a start is as good as new"
+        );
     }
 }

@@ -16,6 +16,7 @@ use crate::time::BootTime;
 use trial::Trial;
 
 mod ends;
+mod failure;
 mod health;
 mod memory_kills;
 mod stored;
@@ -23,6 +24,7 @@ mod suspension;
 pub mod trial;
 mod words;
 
+pub use failure::PastFailure;
 pub use memory_kills::MemoryKills;
 pub use stored::StoredHistory;
 use words::explain;
@@ -123,17 +125,6 @@ pub struct History {
 
 fn is_trial_over(trial: &Trial) -> bool {
     *trial == Trial::default()
-}
-
-/// A step that failed, and may have been overcome since.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct PastFailure {
-    /// Reason code.
-    pub reason: Reason,
-    /// Description in a sentence.
-    pub message: String,
-    /// Time of the failure. `None`: before this boot.
-    pub at: Option<BootTime>,
 }
 
 impl History {
@@ -268,35 +259,6 @@ impl History {
             retry_at: now.after(wait),
         });
         (self.ended, self.ended_run) = (Some(exit), record.run_number());
-    }
-
-    /// Counts a failed step, which is not tried again for `wait`.
-    pub fn record_failure(
-        &mut self,
-        cause: Cause,
-        reason: Reason,
-        message: String,
-        now: BootTime,
-        wait: Duration,
-    ) {
-        self.attempts = self.attempts.saturating_add(1);
-        self.last_failure = Some(PastFailure {
-            reason,
-            message: message.clone(),
-            at: Some(now),
-        });
-        self.backoff = Some(Backoff {
-            cause,
-            reason,
-            message,
-            retry_at: now.after(wait),
-        });
-    }
-
-    /// Notes that the image is on the node.
-    pub fn record_pull(&mut self) {
-        self.attempts = 0;
-        self.keep_backoff(|cause| cause == Cause::Exit);
     }
 
     /// Notes that the instance was brought up to the record, or has the place that it is to have.

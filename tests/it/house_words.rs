@@ -22,7 +22,7 @@ const WORDS: [(&str, &[&str]); 14] = [
             "src/runtime",
             "src/runtime.rs",
             "src/reconcile",
-            "state/src/history.rs",
+            "state/src/history/failure.rs",
             "state/src/spec/image.rs",
         ],
     ),
