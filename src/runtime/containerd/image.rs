@@ -2,6 +2,7 @@
 //! shim.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use state::policy::signers::SignatureDemand;
 use state::reference::ImageReference;
@@ -48,6 +49,9 @@ mod unpack;
 
 #[cfg(any(test, fuzzing))]
 pub(crate) use manifest::parse as parse_manifest;
+
+/// Time in which a cancelled pull discards the layers that it unpacked in part.
+const DISCARD_WITHIN: Duration = Duration::from_secs(2);
 
 /// Images of one containerd namespace. Clones share everything.
 #[derive(Clone, Debug)]
@@ -112,7 +116,8 @@ impl Images {
     /// Where signatures are demanded, nothing of an image is unpacked that is not signed so.
     ///
     /// # Errors
-    /// [`RuntimeError::Cancelled`] at once when `cancel` is; what was fetched is kept for a day.
+    /// [`RuntimeError::Cancelled`] soon after `cancel` is; the layers that were fetched are kept for a day,
+    /// and those that were unpacked in part are discarded.
     /// Otherwise [`RuntimeError::Failed`] after what may pass was tried again several times.
     pub async fn ensure(
         &self,
@@ -121,15 +126,23 @@ impl Images {
         progress: &PullProgress,
         cancel: &CancellationToken,
     ) -> Result<String, RuntimeError> {
-        tokio::select! {
+        let share = self.0.room.pulls.enter();
+        let ensured = self
+            .0
+            .ensure(reference, (pull, signatures), (&share, progress));
+        let digest = tokio::select! {
             biased;
-            () = cancel.cancelled() => Err(RuntimeError::Cancelled),
-            digest = Box::pin(self.0.ensure(reference, (pull, signatures), progress)) => {
-                let digest = digest?;
-                self.0.cache.note_asked(&digest);
-                Ok(digest)
-            }
-        }
+            () = cancel.cancelled() => None,
+            digest = Box::pin(ensured) => Some(digest?),
+        };
+        let Some(digest) = digest else {
+            let discarded = unpack::discard(&self.0.client, &share);
+            // What is left after that goes with the next try, or the next sweep.
+            let _ = tokio::time::timeout(DISCARD_WITHIN, discarded).await;
+            return Err(RuntimeError::Cancelled);
+        };
+        self.0.cache.note_asked(&digest);
+        Ok(digest)
     }
 
     /// Makes sure that an image on the node is signed as every demand says: by what is noted, else by

@@ -406,3 +406,33 @@ fn used(dir: &Path) -> u64 {
         .and_then(|bytes| bytes.parse().ok())
         .unwrap_or_default()
 }
+
+#[tokio::test]
+async fn a_layer_that_is_unpacked_in_part_goes_with_its_cancelled_pull() {
+    let bed = Testbed::new();
+    let registry = Registry::open(&bed);
+    let crowded = Image::busybox().raw_layer(Packing::Gzip, crowd(60_000));
+    crowded.push(&registry, "crowd:1").await;
+    let images = images(&bed, config(&[registry.address()]));
+    let (cancel, progress) = (CancellationToken::new(), PullProgress::default());
+    let wanted = reference(&format!("{}/crowd:1", registry.address()));
+    let cancelled = async {
+        let layers = |state: &str| {
+            let listed = bed.ctr(&["snapshots", "ls"]);
+            listed.lines().filter(|line| line.contains(state)).count()
+        };
+        while layers("Committed") == 0 || layers("chas-unpack-") == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        cancel.cancel();
+    };
+    let (result, ()) = tokio::join!(
+        images.ensure(&wanted, (ImagePull::IfNotPresent, &[]), &progress, &cancel),
+        cancelled
+    );
+    assert!(matches!(result, Err(RuntimeError::Cancelled)), "{result:?}");
+    assert_eq!(scratch(&bed), None);
+    assert_eq!(leases(&bed), 1, "what was fetched is kept for the next try");
+    images.sweep(&[]).await.expect("a sweep");
+    bed.assert_nothing_left();
+}

@@ -11,6 +11,7 @@ use state::spec::ImagePull;
 use super::fetch::Fetch;
 use super::flight::image_key;
 use super::local::{self, LocalImage};
+use super::share::PullShare;
 use super::signature::SignatureCheck;
 use super::{SharedImages, names, pull, unpack};
 use crate::oci::descriptor::Descriptor;
@@ -21,10 +22,11 @@ impl SharedImages {
     pub(super) async fn ensure(
         &self,
         reference: &ImageReference,
-        (pull, signatures): (ImagePull, &[SignatureDemand]),
-        progress: &PullProgress,
+        wanted: (ImagePull, &[SignatureDemand]),
+        (share, progress): (&PullShare, &PullProgress),
     ) -> Result<String, RuntimeError> {
-        let wanted = (pull, signatures);
+        let (pull, _) = wanted;
+        let shown = (share, progress);
         let moves = pull == ImagePull::Always && reference.digest().is_none();
         if !moves && let Some(digest) = self.ready_as(reference, wanted, progress).await? {
             return Ok(digest);
@@ -38,10 +40,10 @@ impl SharedImages {
         }
         if pull == ImagePull::Never {
             // It asks nobody, and so waits for nobody.
-            return self.fetch(reference, wanted, progress, moves).await;
+            return self.fetch(reference, wanted, shown, moves).await;
         }
         let slot = self.slots.acquire(reference.registry(), progress).await;
-        let fetched = Box::pin(self.fetch(reference, wanted, progress, moves));
+        let fetched = Box::pin(self.fetch(reference, wanted, shown, moves));
         slot.during(progress, fetched).await
     }
 
@@ -118,19 +120,18 @@ impl SharedImages {
         &self,
         reference: &ImageReference,
         (pull, signatures): (ImagePull, &[SignatureDemand]),
-        progress: &PullProgress,
+        (share, progress): (&PullShare, &PullProgress),
         moves: bool,
     ) -> Result<String, RuntimeError> {
         let name = reference.to_string();
         let _pulling = self.cache.mark_pull(lease::tag(&name));
 
         let lease = Lease::open(&self.client, &name, SystemTime::now()).await?;
-        let share = self.room.pulls.enter();
         let fetch = Fetch {
             registry: (pull != ImagePull::Never).then_some(&self.registry),
             config: &self.config,
             room: &self.room,
-            share: &share,
+            share,
             flights: &self.flights,
             image: reference,
             signatures,

@@ -99,6 +99,13 @@ pub(crate) async fn layer(
     result
 }
 
+/// Discards the layers that a pull which is cancelled unpacked in part.
+pub(crate) async fn discard(client: &ContainerdClient, share: &PullShare) {
+    for (_, scratch) in share.unpacking() {
+        snapshots::discard(client, &scratch).await;
+    }
+}
+
 async fn into_scratch(
     client: &ContainerdClient,
     room: &Room,
