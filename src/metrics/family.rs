@@ -84,13 +84,36 @@ impl ScrapeText {
             if before == ',' {
                 text.push('}');
             }
-            let _a_string_takes_all = writeln!(text, " {value:?}");
+            push_number(text, value);
         }
     }
 }
 
+/// Largest count up to which a float has all whole numbers.
+const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// Adds a sample's number and the line's end, as `{:?}` writes it: most are whole, and a float's
+/// digits cost ten times those of a whole number.
+fn push_number(text: &mut String, value: f64) {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "it is whole and small enough"
+    )]
+    let whole = (value.abs() < WHOLE_MAX).then_some(value as i64);
+    #[expect(clippy::cast_precision_loss, reason = "it came from a float")]
+    let is_same = |whole: &i64| (*whole as f64).to_bits() == value.to_bits();
+    let _a_string_takes_all = match whole.filter(is_same) {
+        Some(whole) => writeln!(text, " {whole}.0"),
+        None => writeln!(text, " {value:?}"),
+    };
+}
+
 /// Adds the value of a label. Names of the kernel's links may hold nearly anything.
 fn push_escaped(text: &mut String, word: &str) {
+    if !word.contains(['\\', '"', '\n']) {
+        text.push_str(word);
+        return;
+    }
     for char in word.chars() {
         match char {
             '\\' => text.push_str("\\\\"),
@@ -104,6 +127,26 @@ fn push_escaped(text: &mut String, word: &str) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_number_is_written_as_a_float() {
+        for (value, written) in [
+            (0.0, "0.0"),
+            (-0.0, "-0.0"),
+            (-3.0, "-3.0"),
+            (0.125, "0.125"),
+            (4_503_599_627_370_497.0, "4503599627370497.0"),
+            (1e16, "1e16"),
+            (1.5e300, "1.5e300"),
+            (f64::NAN, "NaN"),
+            (f64::INFINITY, "inf"),
+        ] {
+            let mut text = String::new();
+            push_number(&mut text, value);
+            assert_eq!(text, format!(" {written}\n"));
+            assert_eq!(text, format!(" {value:?}\n"));
+        }
+    }
 
     #[test]
     fn a_family_is_called_in_each_format_as_that_has_it() {

@@ -167,10 +167,11 @@ impl<'a> UsageLook<'a> {
         if let Some(same) = same {
             return Some(same.clone());
         }
+        let disk = met.and_then(|met| met.usage.disk.as_ref());
         Some(MetUsage {
             generation,
             limits,
-            usage: self.groups.usage(&name, given, cpu, scratch)?,
+            usage: self.groups.usage(&name, given, (cpu, disk), scratch)?,
             read_at: now,
         })
     }

@@ -108,7 +108,8 @@ async fn minute(stand: &Stand, scrapes: u32) -> Duration {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "measures for minutes, by hand: CHAS_TEST_AGENT=FILE CHAS_TEST_SCRAPED=50 CHAS_TEST_MINUTES=2"]
+#[ignore = "measures for minutes, by hand: CHAS_TEST_AGENT=FILE CHAS_TEST_SCRAPED=50 CHAS_TEST_MINUTES=2; \
+            with CHAS_TEST_BUSY=1 each container does something between two scrapes"]
 async fn scrapes_of_many_real_containers_are_quick_and_cost_little() {
     // A debug build takes a multiple.
     let program = std::env::var_os("CHAS_TEST_AGENT");
@@ -116,8 +117,14 @@ async fn scrapes_of_many_real_containers_are_quick_and_cost_little() {
     let variables = [("LOG_LEVEL", "INFO"), ("CHAS_SUBNET", "10.199.0.0/20")];
     let stand = Stand::of(Testbed::new(), &program, &variables).await;
     let count = given("CHAS_TEST_SCRAPED", 50);
+    let is_busy = given("CHAS_TEST_BUSY", 0) > 0;
+    // busybox's `tail -f` looks each second.
+    let (script, pause_ms) = match is_busy {
+        true => ("exec tail -f /dev/null", 1500),
+        false => ("sleep 100000 & wait", 100),
+    };
     for n in 0..count {
-        let body = stand.script(&format!("a{n}"), "sleep 100000 & wait", &json!({}));
+        let body = stand.script(&format!("a{n}"), script, &json!({}));
         let (status, told) = stand.agent.deploy(&body).await;
         assert_eq!(status, 202, "{told}");
     }
@@ -133,7 +140,7 @@ async fn scrapes_of_many_real_containers_are_quick_and_cost_little() {
         let began = Instant::now();
         bytes = scrape(&stand.agent).await.len();
         took.push(began.elapsed());
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        tokio::time::sleep(Duration::from_millis(pause_ms)).await;
     }
     took.sort();
     eprintln!(

@@ -17,7 +17,36 @@ fn found(cgroup: Cgroup, root: &tempfile::TempDir, name: &str) -> Option<GroupUs
     let (reader, mut scratch) = (cgroup.usage_in(root.path(), "chas"), Scratch::default());
     let limits = reader.limits(name, &mut scratch).unwrap_or_default();
     let cpu = reader.cpu(name, limits, UsageDetail::All, &mut scratch);
-    reader.usage(name, limits, cpu, &mut scratch)
+    reader.usage(name, limits, (cpu, None), &mut scratch)
+}
+
+#[test]
+fn operations_of_disks_are_looked_up_where_bytes_came() {
+    let root = written(&[
+        ("memory/chas/a-1/memory.usage_in_bytes", "1\n"),
+        (
+            "blkio/chas/a-1/blkio.throttle.io_service_bytes",
+            "8:0 Read 100\n",
+        ),
+        ("blkio/chas/a-1/blkio.throttle.io_serviced", "8:0 Read 2\n"),
+    ]);
+    let v1 = Cgroup::V1 { swap: true };
+    let before = |read, reads| DiskUsage {
+        read,
+        reads,
+        ..DiskUsage::default()
+    };
+    for (before, reads) in [
+        (None, 2),
+        (Some(before(99, 1)), 2),
+        (Some(before(100, 7)), 7),
+    ] {
+        let (reader, limits) = (v1.usage_in(root.path(), "chas"), GroupLimits::default());
+        let known = (None, before.as_ref());
+        let found = reader.usage("a-1", limits, known, &mut Scratch::default());
+        let disk = found.and_then(|found| found.disk);
+        assert_eq!(disk.map(|disk| disk.reads), Some(reads), "{before:?}");
+    }
 }
 
 #[test]
