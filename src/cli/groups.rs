@@ -71,7 +71,7 @@ pub(super) fn arranged(command: Command) -> Command {
         writeln!(text, "{title}:").expect("writing to a string cannot fail");
         for name in names {
             let about = about(name).unwrap_or_default();
-            writeln!(text, "  {name:<12}{about}").expect("writing to a string cannot fail");
+            writeln!(text, "  {name:<15} {about}").expect("writing to a string cannot fail");
         }
         text.push('\n');
     }

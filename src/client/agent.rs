@@ -138,14 +138,11 @@ impl Agent {
 
     /// Sends a request, and answers the agent's answer as it begins.
     pub(crate) async fn open_answer(&self, request: RequestBuilder) -> anyhow::Result<Response> {
-        let unreachable = |error: reqwest::Error| {
-            AgentFault::Unreachable(format!(
-                "no agent answers at {}: {}",
-                self.name,
-                cause::root(&error)
-            ))
-        };
-        let response = request.send().await.map_err(unreachable)?;
+        let (client, request) = request.build_split();
+        let request = request?;
+        let changes = !matches!(*request.method(), Method::GET | Method::HEAD);
+        let response = client.execute(request).await;
+        let response = response.map_err(|error| self.unanswered(&error, changes))?;
         let status = response.status();
         if status.is_success() || status == StatusCode::SWITCHING_PROTOCOLS {
             return Ok(response);
@@ -236,6 +233,20 @@ impl Agent {
     /// Asks for an answer at this path.
     pub(crate) async fn see(&self, segments: &[&str]) -> anyhow::Result<Value> {
         self.answer(self.get(segments)).await
+    }
+
+    /// The fault of a request without an answer. One that `changes` something may have come there, and be
+    /// carried out.
+    fn unanswered(&self, error: &reqwest::Error, changes: bool) -> AgentFault {
+        let (name, root) = (&self.name, cause::root(error));
+        AgentFault::Unreachable(match error.is_connect() {
+            true => format!("no agent answers at {name}: {root}"),
+            false if changes => format!(
+                "the agent at {name} has not answered ({root}): whether it does what was asked is not \
+                 known; `ps` and `events` tell"
+            ),
+            false => format!("the agent at {name} has not answered: {root}"),
+        })
     }
 
     /// The fault of an answer that broke off.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use reqwest::{Method, RequestBuilder};
-use serde_json::Value;
+use serde_json::{Value, json};
 use state::text;
 use tokio::time::Instant;
 
@@ -104,6 +104,19 @@ pub(super) fn unless_refused(
     }
 }
 
+/// Words on a container that the agent has taken, keeps and tries again, although it is not what was waited
+/// for. `None`: the agent took nothing.
+pub(super) async fn kept(agent: &Agent, name: &str, error: &anyhow::Error) -> Option<String> {
+    let refused = refusal(error)?;
+    let one = agent.see(&["containers", name]).await.ok()?;
+    // What is refused at once is no reason of a container.
+    (one["reason"] == refused.code()).then(|| {
+        format!(
+            "{name} is kept, and tried again: `explain {name}` tells more, `rm {name}` removes it"
+        )
+    })
+}
+
 /// Removes each of them. Those that run are asked about.
 pub(super) async fn remove(
     agent: &Agent,
@@ -170,7 +183,10 @@ pub(super) async fn wait(agent: &Agent, flags: &WaitFlags, screen: Screen) -> an
     let mut code = 0;
     for name in &flags.names {
         let ended = end_of(agent, name, until).await?;
-        screen.line(&ended.to_string())?;
+        match screen.json {
+            true => screen.value(&json!({"name": name, "exit_code": ended}))?,
+            false => screen.line(&ended.to_string())?,
+        }
         code = u8::try_from(ended).unwrap_or(EXIT_FAILED);
     }
     Ok(code)
@@ -211,8 +227,6 @@ fn ended(one: &Value) -> Option<anyhow::Result<i64>> {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

@@ -29,7 +29,10 @@ pub(super) async fn confirm(agent: &Agent, only_list: bool, screen: Screen) -> a
     let refused = &link["refused"];
     let (generation, confirmed) = match (names.is_empty(), refused.is_null()) {
         (true, true) => {
-            screen.write("Nothing waits for a confirmation.\n")?;
+            match screen.json {
+                true => screen.value(&awaiting(link))?,
+                false => screen.line("Nothing waits for a confirmation.")?,
+            }
             return Ok(0);
         }
         (true, false) => (
@@ -52,7 +55,10 @@ pub(super) async fn confirm(agent: &Agent, only_list: bool, screen: Screen) -> a
     for name in names {
         writeln!(lines, "  {}", text::shown(name, 100))?;
     }
-    screen.write(&lines)?;
+    match screen.json {
+        true => screen.value(&awaiting(link))?,
+        false => screen.write(&lines)?,
+    }
     if only_list {
         return Ok(EXIT_FOUND);
     }
@@ -64,6 +70,19 @@ pub(super) async fn confirm(agent: &Agent, only_list: bool, screen: Screen) -> a
     let request = agent.request(Method::POST, &["desired-state", "confirm"]);
     let request = request.query(&[("generation", generation.to_string())]);
     agent.answer(request).await?;
-    screen.write(confirmed)?;
+    match screen.json {
+        // What it was is told already, as the one value of the output.
+        true => {}
+        false => screen.write(confirmed)?,
+    }
     Ok(0)
+}
+
+/// The part of the link to CHaS that waits for a person, in the agent's own words.
+fn awaiting(link: &Value) -> Value {
+    let parts = ["epoch", "generation", "pending_prune", "refused"];
+    let parts = parts
+        .iter()
+        .filter_map(|part| Some(((*part).to_owned(), link.get(part)?.clone())));
+    Value::Object(parts.collect())
 }

@@ -11,6 +11,7 @@ use anyhow::{Context as _, bail};
 use clap::Args;
 use reqwest::Url;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::agent::{NetworkWay, Way};
 use super::screen::Screen;
@@ -175,6 +176,12 @@ impl WayFlags {
 pub(super) fn list(screen: Screen) -> anyhow::Result<()> {
     let path = file_path();
     let file = read(path.as_deref())?;
+    if screen.json {
+        let all = file.contexts.iter();
+        let all = all.map(|(name, context)| json!({"name": name, "host": context.host}));
+        let all: Vec<_> = all.collect();
+        return Ok(screen.value(&json!({"current": file.current, "contexts": all}))?);
+    }
     let mut table = TextTable::new(&["CURRENT", "NAME", "HOST"]);
     for (name, context) in &file.contexts {
         let mark = if file.current.as_ref() == Some(name) {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use state::text;
 
 use super::agent::{Agent, TIMEOUT};
-use super::change::{awaiting, key, unless_refused};
+use super::change::{awaiting, kept, key, unless_refused};
 use super::fault::{EXIT_FAILED, EXIT_FOUND, refusal};
 use super::look::{change, steps};
 use super::order::{ApplyFlags, DeployFlags, DiffFlags};
@@ -41,6 +41,10 @@ pub(super) async fn deploy(
             None => request.timeout(TIMEOUT),
         };
         let done = async { agent.read(agent.open_answer(request).await?).await }.await;
+        let kept = match &done {
+            Err(error) if flags.wait.is_some() => kept(agent, &name, error).await,
+            Ok(_) | Err(_) => None,
+        };
         match unless_refused(done, &name, &mut code, screen)? {
             Some(told) if screen.json => screen.value(&told)?,
             Some(told) => {
@@ -48,7 +52,7 @@ pub(super) async fn deploy(
                 let status = text::shown(told["status"].as_str().unwrap_or("stored"), 100);
                 screen.line(&format!("{name}: generation {generation}, {status}"))?;
             }
-            None => {}
+            None => kept.iter().for_each(|kept| screen.tell(kept)),
         }
     }
     Ok(code)
@@ -58,7 +62,10 @@ pub(super) async fn deploy(
 pub(super) async fn diff(agent: &Agent, flags: &DiffFlags, screen: Screen) -> anyhow::Result<u8> {
     let bodies = bodies(&flags.file)?;
     let found = Differences::of(agent, &bodies, flags.whole).await?;
-    screen.write(&found.text)?;
+    match screen.json {
+        true => screen.value(&json!({"differences": found.list}))?,
+        false => screen.write(&found.text)?,
+    }
     Ok(if found.count > 0 { EXIT_FOUND } else { 0 })
 }
 
@@ -76,10 +83,18 @@ pub(super) async fn apply(agent: &Agent, flags: &ApplyFlags, screen: Screen) -> 
     agent.read(response).await?;
     let found = Differences::of(agent, &bodies, true).await?;
     if found.count == 0 {
-        screen.line("The node runs just that: there is nothing to do.")?;
+        match screen.json {
+            true => screen.value(&json!({"differences": []}))?,
+            false => screen.line("The node runs just that: there is nothing to do.")?,
+        }
         return Ok(0);
     }
-    screen.write(&found.text)?;
+    // Programs read one answer; what a person looks at before the answer to the question goes beside it.
+    let show = |text: &str| match screen.json {
+        true => screen.error_bytes(text.as_bytes()),
+        false => screen.write(text),
+    };
+    show(&found.text)?;
     let put = |query: &[(&str, String)]| {
         let request = agent.request(Method::PUT, &["desired-state"]).query(query);
         let request = request
@@ -92,7 +107,7 @@ pub(super) async fn apply(agent: &Agent, flags: &ApplyFlags, screen: Screen) -> 
     };
     let tried = put(&[("dry_run", "true".to_owned())]);
     let tried = agent.read(agent.open_answer(tried).await?).await?;
-    screen.write(&steps(&tried["plan"], screen))?;
+    show(&steps(&tried["plan"], screen))?;
     let ends = tried["confirm"].as_u64().unwrap_or(0);
     let question = match ends {
         0 => format!("{agent}: apply {} differences?", found.count),
@@ -119,17 +134,18 @@ pub(super) async fn apply(agent: &Agent, flags: &ApplyFlags, screen: Screen) -> 
 }
 
 /// Changes that bodies would make on a node.
+#[derive(Default)]
 struct Differences {
     count: usize,
+    /// A line for each, and one for each member that differs.
     text: String,
+    /// The same for programs.
+    list: Vec<Value>,
 }
 
 impl Differences {
     async fn of(agent: &Agent, bodies: &[Value], whole: bool) -> anyhow::Result<Self> {
-        let mut found = Self {
-            count: 0,
-            text: String::new(),
-        };
+        let mut found = Self::default();
         let mut names = BTreeSet::new();
         for body in bodies {
             let name = name_of(body);
@@ -150,6 +166,7 @@ impl Differences {
                 if !names.contains(name) {
                     found.count += 1;
                     found.text.push_str(&format!("- {name} is removed\n"));
+                    found.list.push(json!({"name": name, "change": "removed"}));
                 }
             }
         }
@@ -162,17 +179,20 @@ impl Differences {
             let image = after["image"].as_str().unwrap_or_default();
             self.text
                 .push_str(&format!("+ {name} is new, of {image}\n"));
-            return;
+            let new = json!({"name": name, "change": "new", "spec": after});
+            return self.list.push(new);
         };
-        let mut lines = Vec::new();
-        compare("", before, after, &mut lines);
-        if lines.is_empty() {
-            lines.push("a value that is not shown".to_owned());
-        }
+        let mut fields = Vec::new();
+        compare("", before, after, &mut fields);
         self.text.push_str(&format!("~ {name} changes\n"));
-        for line in lines {
-            self.text.push_str(&format!("    {line}\n"));
+        if fields.is_empty() {
+            self.text.push_str("    a value that is not shown\n");
         }
+        for field in &fields {
+            self.text.push_str(&format!("    {}\n", change(field)));
+        }
+        let changed = json!({"name": name, "change": "changed", "fields": fields});
+        self.list.push(changed);
     }
 }
 
@@ -186,7 +206,7 @@ async fn known(agent: &Agent, name: &str) -> anyhow::Result<Option<Value>> {
 }
 
 /// Members that differ, by their paths.
-fn compare(path: &str, before: &Value, after: &Value, lines: &mut Vec<String>) {
+fn compare(path: &str, before: &Value, after: &Value, fields: &mut Vec<Value>) {
     if let (Value::Object(old), Value::Object(new)) = (before, after) {
         let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
         for name in names {
@@ -200,15 +220,13 @@ fn compare(path: &str, before: &Value, after: &Value, lines: &mut Vec<String>) {
                 &path,
                 old.get(name).unwrap_or(none),
                 new.get(name).unwrap_or(none),
-                lines,
+                fields,
             );
         }
         return;
     }
     if before != after {
-        lines.push(change(
-            &json!({"field": path, "before": before, "after": after}),
-        ));
+        fields.push(json!({"field": path, "before": before, "after": after}));
     }
 }
 
@@ -329,11 +347,12 @@ mod tests {
 
     #[test]
     fn a_difference_names_each_member_that_changes() {
-        let mut lines = Vec::new();
+        let mut fields = Vec::new();
         let before =
             json!({"image": "a", "resources": {"cpu": null, "memory": "1g"}, "args": ["x"]});
         let after = json!({"image": "b", "resources": {"cpu": "1", "memory": "1g"}, "args": ["x"]});
-        compare("", &before, &after, &mut lines);
+        compare("", &before, &after, &mut fields);
+        let lines: Vec<_> = fields.iter().map(change).collect();
         assert_eq!(
             lines,
             ["image: \"a\" -> \"b\"", "resources.cpu: null -> \"1\""]

@@ -6,7 +6,7 @@ use reqwest::StatusCode;
 use serde_json::Value;
 use state::text;
 
-use super::screen::Unread;
+use super::screen::{LOOK_EACH, Screen, Unread};
 
 /// Exit code of an order that the agent refused, or that came to nothing.
 pub const EXIT_FAILED: u8 = 1;
@@ -54,14 +54,19 @@ impl fmt::Display for AgentRefusal {
         let shown = text::shown(detail, text::MESSAGE_CHARS_MAX);
         write!(f, "the agent refuses ({code}): {shown}")?;
         if matches!(self.code(), "NoSuchPath" | "NoSuchMethod") {
-            let other = "it is of another version than this client, and does not know the order";
-            write!(f, "; {other}")?;
+            let remedy = "the agent is of an older version than this client, and does not know the \
+                          order: update it, or order it by the program of its own node";
+            write!(f, "; {remedy}")?;
         }
         for fault in self.problem["errors"].as_array().into_iter().flatten() {
             let part = |name: &str| fault[name].as_str().unwrap_or_default().to_owned();
             let (field, message) = (part("field"), part("message"));
             let place = if field.is_empty() { "the body" } else { &field };
             let line = format!("{place}: {message}");
+            // The only fault may be the detail.
+            if line == detail {
+                continue;
+            }
             write!(f, "\n  {}", text::shown(&line, text::MESSAGE_CHARS_MAX))?;
         }
         Ok(())
@@ -85,6 +90,26 @@ pub(crate) fn is_unreachable(error: &anyhow::Error) -> bool {
 pub(crate) fn is_away(error: &anyhow::Error) -> bool {
     let starts = refusal(error).is_some_and(|refusal| refusal.status == 503);
     starts || is_unreachable(error)
+}
+
+/// Answer to a look that is taken again and again. `None`: the agent is away, which is told; the time has
+/// come to look again.
+///
+/// # Errors
+/// Every other fault, and every one where it is not watched.
+pub(crate) async fn unless_away<T>(
+    looked: anyhow::Result<T>,
+    is_watched: bool,
+    screen: Screen,
+) -> anyhow::Result<Option<T>> {
+    match looked {
+        Err(error) if is_watched && is_away(&error) => {
+            screen.tell(&format!("{error:#}; looking again"));
+            tokio::time::sleep(LOOK_EACH).await;
+            Ok(None)
+        }
+        looked => looked.map(Some),
+    }
 }
 
 /// Exit code of an order that failed so.
@@ -111,16 +136,38 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_agent_that_lacks_an_order_is_said_to_be_of_another_version() {
+    fn an_agent_that_lacks_an_order_is_said_to_be_older() {
         let told = |status: StatusCode, code: &str, detail: &str| {
             let problem = json!({"code": code, "detail": detail});
             AgentRefusal { status, problem }.to_string()
         };
         let path = told(StatusCode::NOT_FOUND, "NoSuchPath", "no such path: /images");
-        assert!(path.contains("/images; it is of another version"), "{path}");
+        assert!(
+            path.contains("/images; the agent is of an older version"),
+            "{path}"
+        );
         let method = told(StatusCode::METHOD_NOT_ALLOWED, "NoSuchMethod", "none");
-        assert!(method.contains("another version"), "{method}");
+        assert!(method.contains("older version"), "{method}");
         let absent = told(StatusCode::NOT_FOUND, "NotFound", "no container web");
         assert!(!absent.contains("version"), "{absent}");
+    }
+
+    #[test]
+    fn each_fault_is_told_once() {
+        let told = |detail: &str, errors: Value| {
+            let problem = json!({"code": "InvalidSpec", "detail": detail, "errors": errors});
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            AgentRefusal { status, problem }.to_string()
+        };
+        let image = json!({"field": "image", "message": "no image"});
+        let name = json!({"field": "name", "message": "no name"});
+        let refused = "the agent refuses (422 InvalidSpec): ";
+        let one = told("image: no image", json!([image]));
+        assert_eq!(one, format!("{refused}image: no image"));
+        let both = told("2 faults", json!([image, name]));
+        assert_eq!(
+            both,
+            format!("{refused}2 faults\n  image: no image\n  name: no name")
+        );
     }
 }

@@ -19,8 +19,9 @@ use super::times::{bytes, since};
 const DIGEST_CHARS: usize = 19;
 /// Bytes of a line of progress.
 const LINE_BYTES_MAX: usize = 1 << 20;
-/// Parts of a bar.
+/// Parts of a bar, and the fewest with which it is shown.
 const BAR: usize = 30;
+const BAR_MIN: usize = 5;
 /// Longest time without a line of an agent that pulls.
 const SILENCE_MAX: Duration = Duration::from_secs(30);
 /// Longest wait for a removal: the agent waits 120 s for containerd to clear the disk, after some moments
@@ -38,7 +39,8 @@ pub(super) async fn list(agent: &Agent, screen: Screen) -> anyhow::Result<()> {
 }
 
 fn table(images: &Value, now: SystemTime) -> TextTable {
-    let mut table = TextTable::new(&["IMAGE", "DIGEST", "CREATED", "SIZE", "USED BY"]);
+    let mut table =
+        TextTable::new(&["IMAGE", "DIGEST", "CREATED", "SIZE", "USED BY"]).keeping(&["IMAGE"]);
     for one in images.as_array().into_iter().flatten() {
         let digest = one["digest"].as_str().unwrap_or_default();
         let names = one["names"].as_array().into_iter().flatten();
@@ -123,7 +125,7 @@ pub(super) async fn prune(agent: &Agent, flags: &PruneFlags, screen: Screen) -> 
     };
     let found = agent.answer(request(true)).await?;
     let count = found["images"].as_array().map_or(0, Vec::len);
-    if flags.dry_run && screen.json {
+    if screen.json && (flags.dry_run || count == 0) {
         screen.value(&found)?;
         return Ok(0);
     }
@@ -138,7 +140,7 @@ pub(super) async fn prune(agent: &Agent, flags: &PruneFlags, screen: Screen) -> 
     if flags.dry_run {
         return Ok(0);
     }
-    if !flags.yes && !asks(&format!("{agent}: remove these {count}?"))? {
+    if !flags.yes && !asks(&format!("{agent}: remove {}?", these(count)))? {
         screen.tell("Nothing was removed; --yes asks no question.");
         return Ok(EXIT_FAILED);
     }
@@ -151,6 +153,13 @@ pub(super) async fn prune(agent: &Agent, flags: &PruneFlags, screen: Screen) -> 
     let size = bytes(told["packed_bytes"].as_u64().unwrap_or_default());
     screen.line(&format!("Removed {removed}: {size} as they were fetched."))?;
     Ok(0)
+}
+
+fn these(count: usize) -> String {
+    match count {
+        1 => "this image".to_owned(),
+        count => format!("these {count} images"),
+    }
 }
 
 /// Pulls an image, and shows how far it has come.
@@ -213,7 +222,7 @@ struct Bar {
 
 impl Bar {
     fn show(&mut self, line: &Value, screen: Screen) {
-        let shown = drawn(line);
+        let shown = drawn(line, screen.columns());
         if shown == self.shown {
             return;
         }
@@ -233,24 +242,23 @@ impl Bar {
     }
 }
 
-/// A line of progress: a bar of all layers together.
-fn drawn(line: &Value) -> String {
+/// A line of progress: a bar of all layers together, as long as the terminal has room for it beside the
+/// numbers.
+fn drawn(line: &Value, columns: Option<usize>) -> String {
     let count = |name: &str| line[name].as_u64().unwrap_or_default();
     let (fetched, total) = (count("fetched_bytes"), count("total_bytes"));
-    let status = line["status"].as_str().unwrap_or_default();
-    let mut shown = if total == 0 {
-        text::shown(status, 20).into_owned()
-    } else {
-        let part = u128::from(fetched.min(total)) * BAR as u128 / u128::from(total);
-        let part = usize::try_from(part).unwrap_or(BAR);
-        let (full, empty) = ("=".repeat(part), " ".repeat(BAR - part));
-        let status = text::shown(status, 20);
-        format!(
-            "[{full}{empty}] {} of {} {status}",
-            bytes(fetched),
-            bytes(total)
-        )
-    };
+    let mut shown = text::shown(line["status"].as_str().unwrap_or_default(), 20).into_owned();
+    if total > 0 {
+        shown = format!("{} of {} {shown}", bytes(fetched), bytes(total));
+        // Two brackets, a blank, and the column where a terminal's cursor stands.
+        let beside = shown.chars().count() + 4;
+        let bar = columns.map_or(BAR, |columns| columns.saturating_sub(beside).min(BAR));
+        if bar >= BAR_MIN {
+            let part = u128::from(fetched.min(total)) * bar as u128 / u128::from(total);
+            let part = usize::try_from(part).unwrap_or(bar);
+            shown = format!("[{}{}] {shown}", "=".repeat(part), " ".repeat(bar - part));
+        }
+    }
     if let Some(message) = line["message"].as_str() {
         shown.push_str(": ");
         shown.push_str(&text::shown(message, 200));
@@ -268,6 +276,7 @@ mod tests {
             drawn(
                 &json!({"status": "pulling", "fetched_bytes": fetched, "total_bytes": total,
                 "message": message}),
+                None,
             )
         };
         assert_eq!(line(0, 0, Value::Null), "pulling");
@@ -282,6 +291,13 @@ mod tests {
         );
         let more = line(9, 3, Value::Null);
         assert!(more.starts_with(&format!("[{}]", "=".repeat(30))), "{more}");
+        let half = json!({"status": "pulling", "fetched_bytes": 1 << 20, "total_bytes": 2 << 20});
+        for (columns, shown) in [
+            (40, "[======      ] 1.0MiB of 2.0MiB pulling"),
+            (30, "1.0MiB of 2.0MiB pulling"),
+        ] {
+            assert_eq!(drawn(&half, Some(columns)), shown);
+        }
         let waits = line(0, 0, json!("waits for a slot\u{1b}[2J"));
         assert!(waits.contains("pulling: waits for a slot\\u"), "{waits}");
     }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use state::text;
 
 use super::agent::Agent;
+use super::fault::unless_away;
 use super::order::ListFlags;
 use super::screen::{Colour, LOOK_EACH, Screen};
 use super::table::{Cell, TextTable};
@@ -24,14 +25,17 @@ const FILTERS: [&str; 4] = ["name", "label", "status", "owner"];
 /// Lists containers.
 pub(super) async fn list(agent: &Agent, flags: &ListFlags, screen: Screen) -> anyhow::Result<()> {
     let filters = filters(&flags.filter)?;
+    let is_watched = flags.watch && screen.is_terminal && !screen.json;
     loop {
-        let containers = containers(agent, &filters).await?;
+        let containers = containers(agent, &filters).await;
+        let Some(containers) = unless_away(containers, is_watched, screen).await? else {
+            continue;
+        };
         let is_narrowed = flags.all || filters.iter().any(|(key, _)| *key == "status");
         let shown: Vec<_> = containers
             .into_iter()
             .filter(|one| is_narrowed || is_usual(one))
             .collect();
-        let is_watched = flags.watch && screen.is_terminal && !screen.json;
         if is_watched {
             screen.clear()?;
         }
@@ -60,7 +64,8 @@ fn show(containers: &[Value], flags: &ListFlags, screen: Screen) -> anyhow::Resu
         "STATUS",
         "PORTS",
         "NAMES",
-    ]);
+    ])
+    .keeping(&["STATUS", "PORTS", "NAMES"]);
     let now = SystemTime::now();
     for one in containers {
         let text = |name: &str| one[name].as_str().unwrap_or_default().to_owned();

@@ -35,11 +35,14 @@ pub(super) async fn inspect(agent: &Agent, names: &[String], screen: Screen) -> 
 
 /// Says why containers are where they are.
 pub(super) async fn explain(agent: &Agent, names: &[String], screen: Screen) -> anyhow::Result<()> {
-    for name in names {
+    for (place, name) in names.iter().enumerate() {
         let told = agent.see(&["containers", name, "explain"]).await?;
         if screen.json {
             screen.value(&told)?;
             continue;
+        }
+        if place > 0 {
+            screen.line("")?;
         }
         screen.write(&explanation(&told, SystemTime::now()))?;
     }
@@ -134,6 +137,9 @@ pub(super) fn change(one: &Value) -> String {
     let field = text_of(&one["field"]);
     match one["hidden"] == true {
         true => format!("{field}: changed (its value is secret)"),
+        false if one["before"] == one["after"] => {
+            format!("{field}: changed (its value is not shown)")
+        }
         false => format!("{field}: {} -> {}", value("before"), value("after")),
     }
 }
@@ -179,6 +185,14 @@ pub(super) fn steps(containers: &Value, screen: Screen) -> String {
     }
 }
 
+/// Words on the cordons of the node. An older agent tells of CHaS's alone.
+fn cordon(health: &Value) -> String {
+    if health["cordon"].is_null() && health["chas"]["cordoned"] == true {
+        return "cordoned by CHaS".to_owned();
+    }
+    standing(&health["cordon"])
+}
+
 /// Shows the node at a glance: how it is, what is at fault first.
 pub(super) async fn status(agent: &Agent, screen: Screen) -> anyhow::Result<()> {
     let (health, version) = (
@@ -218,7 +232,7 @@ pub(super) async fn status(agent: &Agent, screen: Screen) -> anyhow::Result<()> 
         size("disk_total_bytes"),
         link(&health["containerd"]),
         link(&health["chas"]),
-        standing(&health["cordon"]),
+        cordon(&health),
         about(uptime),
     ))?;
     for alarm in health["alarms"].as_array().into_iter().flatten() {

@@ -367,7 +367,7 @@ pub struct EventFlags {
     /// Only events of this container
     #[arg(long, value_name = "CONTAINER", add = names::containers())]
     pub(super) container: Vec<String>,
-    /// Only events of this kind, such as started
+    /// Only events of this kind, such as container_exited
     #[arg(long, value_name = "KIND")]
     pub(super) kind: Vec<String>,
     /// Begins after this event; 0 is the oldest that is kept

@@ -9,7 +9,7 @@ use state::text;
 use tokio::time::Instant;
 
 use super::agent::Agent;
-use super::change::{awaiting, end_of, key};
+use super::change::{awaiting, end_of, kept, key};
 use super::fault::{EXIT_FAILED, is_away, refusal};
 use super::interrupted;
 use super::logs;
@@ -51,7 +51,10 @@ pub(super) async fn run(agent: &Agent, flags: &RunFlags, screen: Screen) -> anyh
     let request = request.header("idempotency-key", key()).json(&body);
     let request = awaiting(request, "running", STARTED_WITHIN);
     if flags.detach {
-        let told = agent.read(agent.open_answer(request).await?).await?;
+        let told = match agent.open_answer(request).await {
+            Ok(answer) => agent.read(answer).await?,
+            Err(error) => return Err(but_kept(agent, &name, error).await),
+        };
         match screen.json {
             true => screen.value(&told)?,
             false => screen.line(&text::shown(told["id"].as_str().unwrap_or(&name), 64))?,
@@ -68,8 +71,12 @@ pub(super) async fn run(agent: &Agent, flags: &RunFlags, screen: Screen) -> anyh
     if flags.rm {
         let removed = remove(agent, &name).await;
         removed.with_context(|| format!("{name} is not removed; `rm {name}` removes it"))?;
+        return ended;
     }
-    ended
+    match ended {
+        Err(error) => Err(but_kept(agent, &name, error).await),
+        ended => ended,
+    }
 }
 
 /// Removes the container, also where the agent is just being restarted. One that was never made is not
@@ -113,6 +120,14 @@ async fn attend(
         }
     }
     Ok(u8::try_from(code).unwrap_or(EXIT_FAILED))
+}
+
+/// The error, with what becomes of a container that the agent has taken nevertheless.
+async fn but_kept(agent: &Agent, name: &str, error: anyhow::Error) -> anyhow::Error {
+    match kept(agent, name, &error).await {
+        Some(kept) => error.context(kept),
+        None => error,
+    }
 }
 
 /// Stops what a person at the terminal, or whoever ended the client, has interrupted. A second

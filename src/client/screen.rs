@@ -143,7 +143,9 @@ pub(crate) fn asks(question: &str) -> io::Result<bool> {
     }
     write!(io::stderr(), "{question} [y/N] ")?;
     let mut line = String::new();
-    io::stdin().lock().read_line(&mut line)?;
+    if io::stdin().lock().read_line(&mut line)? == 0 {
+        writeln!(io::stderr())?;
+    }
     let answer = line.trim().to_lowercase();
     Ok(matches!(answer.as_str(), "y" | "yes"))
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::agent::Agent;
+use super::fault::unless_away;
 use super::order::StatFlags;
 use super::screen::{LOOK_EACH, Screen};
 use super::table::{Cell, TextTable};
@@ -10,9 +11,12 @@ use super::times::bytes;
 
 /// Shows what containers use; on a terminal anew each two seconds.
 pub(super) async fn stats(agent: &Agent, flags: &StatFlags, screen: Screen) -> anyhow::Result<()> {
+    let is_once = flags.no_stream || !screen.is_terminal || screen.json;
     loop {
-        let all = usages(agent, &flags.names).await?;
-        let is_once = flags.no_stream || !screen.is_terminal || screen.json;
+        let all = usages(agent, &flags.names).await;
+        let Some(all) = unless_away(all, !is_once, screen).await? else {
+            continue;
+        };
         if screen.json {
             screen.value(&json!({"containers": all}))?;
         } else {
@@ -49,7 +53,8 @@ fn table(all: &[Value]) -> TextTable {
         "NET I/O",
         "BLOCK I/O",
         "PIDS",
-    ]);
+    ])
+    .keeping(&["NAME"]);
     for one in all {
         let size = |value: &Value| value.as_u64().map_or_else(|| "-".to_owned(), bytes);
         let cores = one["cpu"]["used_cores"].as_f64();

@@ -5,8 +5,10 @@ use state::text;
 
 use super::screen::{Colour, Screen};
 
-/// Columns of a terminal that a column keeps, however narrow the terminal is.
+/// Columns of a terminal that a column keeps as long as another one is wider.
 const NARROW: usize = 8;
+/// The same on a terminal that is narrower than that.
+const NARROWEST: usize = 3;
 /// Blanks between two columns.
 const BETWEEN: usize = 3;
 /// Characters of a cell, above which it is cut also where there is no terminal.
@@ -47,6 +49,8 @@ impl Cell {
 #[derive(Debug)]
 pub(super) struct TextTable {
     heads: &'static [&'static str],
+    /// Heads of columns that are cut last.
+    kept: &'static [&'static str],
     rows: Vec<Vec<Cell>>,
 }
 
@@ -54,8 +58,15 @@ impl TextTable {
     pub(super) const fn new(heads: &'static [&'static str]) -> Self {
         Self {
             heads,
+            kept: &[],
             rows: Vec::new(),
         }
+    }
+
+    /// The table, of which these columns are cut last: they tell one row from another.
+    pub(super) const fn keeping(mut self, kept: &'static [&'static str]) -> Self {
+        self.kept = kept;
+        self
     }
 
     pub(super) fn push(&mut self, row: Vec<Cell>) {
@@ -93,12 +104,17 @@ impl TextTable {
         let mut spare = columns.map_or(0, |columns| {
             (widths.iter().sum::<usize>() + between).saturating_sub(columns)
         });
-        while spare > 0 {
-            let Some(widest) = widths.iter_mut().max().filter(|width| **width > NARROW) else {
-                break;
-            };
-            *widest -= 1;
-            spare -= 1;
+        for (with_kept, least) in [(false, NARROW), (true, NARROW), (true, NARROWEST)] {
+            while spare > 0 {
+                let columns = widths.iter_mut().zip(self.heads);
+                let columns = columns.filter(|(_, head)| with_kept || !self.kept.contains(head));
+                let widest = columns.map(|(width, _)| width).max();
+                let Some(widest) = widest.filter(|width| **width > least) else {
+                    break;
+                };
+                *widest -= 1;
+                spare -= 1;
+            }
         }
         widths
     }
@@ -124,6 +140,32 @@ mod tests {
             "NAME       STATUS\nweb        Up 3 hours\ndatabase   Restarting: t…\n"
         );
         // No terminal is too narrow to tell something.
-        assert!(table.text(screen, Some(1)).contains("Restar"));
+        assert!(table.text(screen, Some(1)).contains("da…   Re…"));
+    }
+
+    #[test]
+    fn what_tells_rows_apart_is_cut_last() {
+        let screen = Screen::new(false, true);
+        let mut table = TextTable::new(&["IMAGE", "STATUS", "NAME"]).keeping(&["NAME"]);
+        let cells = [
+            "registry.example/team/web",
+            "Up 3 hours",
+            "team-payments-web",
+        ];
+        table.push(cells.map(Cell::new).into());
+        let shown = |columns| {
+            table
+                .text(screen, Some(columns))
+                .lines()
+                .nth(1)
+                .map(str::to_owned)
+        };
+        for columns in [39, 45, 52] {
+            let line = shown(columns).unwrap();
+            assert!(line.ends_with("team-payments-web"), "{columns}: {line}");
+            assert!(line.chars().count() <= columns, "{columns}: {line}");
+        }
+        let line = shown(20).unwrap();
+        assert!(line.chars().count() <= 20, "{line}");
     }
 }

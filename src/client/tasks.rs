@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::agent::Agent;
 use super::change::unless_refused;
+use super::fault::unless_away;
 use super::order::{KillFlags, TopFlags};
 use super::screen::{LOOK_EACH, Screen};
 use super::table::{Cell, TextTable};
@@ -30,9 +31,12 @@ pub(super) async fn kill(agent: &Agent, flags: &KillFlags, screen: Screen) -> an
 
 /// Shows the processes of a container; by `--watch` anew each two seconds.
 pub(super) async fn top(agent: &Agent, flags: &TopFlags, screen: Screen) -> anyhow::Result<()> {
+    let is_watched = flags.watch && screen.is_terminal && !screen.json;
     loop {
-        let told = agent.see(&["containers", &flags.name, "top"]).await?;
-        let is_watched = flags.watch && screen.is_terminal && !screen.json;
+        let told = agent.see(&["containers", &flags.name, "top"]).await;
+        let Some(told) = unless_away(told, is_watched, screen).await? else {
+            continue;
+        };
         if screen.json {
             screen.value(&told)?;
         } else {
