@@ -6,22 +6,16 @@ use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags};
 
+use self::files::Group;
+pub(crate) use self::files::{KeptFiles, Scratch};
 use super::{CGROUP_ROOT, Cgroup, parse_kills};
+
+mod files;
 
 /// Ticks per second in `cpuacct.stat`: `USER_HZ`, which is 100 on every Linux.
 const TICK: Duration = Duration::from_millis(10);
-/// A limit of version 1 from which on it is none: the largest number of whole pages is a little below
-/// `i64::MAX`.
-const NO_LIMIT: u64 = 1 << 62;
-
-/// Bytes that are read at once: more than all but the longest have.
-const PIECE_BYTES: usize = 4 << 10;
-/// Bytes of a file, above which it is none of the kernel's.
-const FILE_BYTES_MAX: usize = 1 << 20;
-
 /// Use of a control group. A part is `None` where the kernel does not count it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct GroupUsage {
@@ -100,13 +94,6 @@ pub(crate) enum UsageDetail {
     Metrics,
 }
 
-/// Room for a path and for the text of a file, used again for each.
-#[derive(Debug, Default)]
-pub(crate) struct Scratch {
-    path: String,
-    bytes: Vec<u8>,
-}
-
 /// Reader of what the control groups below one use, whose directories are opened once for all of them:
 /// most of what a small file costs is the way to it.
 #[derive(Debug)]
@@ -143,7 +130,7 @@ impl Cgroup {
 impl UsageReader {
     /// Limits of the group with this name. `None`: not all of them could be read.
     pub(crate) fn limits(&self, name: &str, scratch: &mut Scratch) -> Option<GroupLimits> {
-        let group = &mut self.group("", name, scratch);
+        let group = &mut self.group(name, (None, scratch));
         let mut limit = |controller, file| self.at(controller, group).limit(file);
         Some(match self.cgroup {
             Cgroup::V1 { .. } => GroupLimits {
@@ -167,9 +154,9 @@ impl UsageReader {
         name: &str,
         limits: GroupLimits,
         detail: UsageDetail,
-        scratch: &mut Scratch,
+        read: (Option<&KeptFiles>, &mut Scratch),
     ) -> Option<CpuUsage> {
-        let group = &mut self.group("", name, scratch);
+        let group = &mut self.group(name, read);
         if self.cgroup == Cgroup::V2 {
             return cpu_of_v2(group);
         }
@@ -187,9 +174,9 @@ impl UsageReader {
         name: &str,
         limits: GroupLimits,
         (cpu, disk_before): (Option<CpuUsage>, Option<&DiskUsage>),
-        scratch: &mut Scratch,
+        read: (Option<&KeptFiles>, &mut Scratch),
     ) -> Option<GroupUsage> {
-        let group = &mut self.group("", name, scratch);
+        let group = &mut self.group(name, read);
         let usage = match self.cgroup {
             Cgroup::V1 { .. } => GroupUsage {
                 cpu,
@@ -213,53 +200,18 @@ impl UsageReader {
         group
     }
 
-    fn group<'a>(&'a self, controller: &str, name: &'a str, scratch: &'a mut Scratch) -> Group<'a> {
+    fn group<'a>(
+        &'a self,
+        name: &'a str,
+        (kept, scratch): (Option<&'a KeptFiles>, &'a mut Scratch),
+    ) -> Group<'a> {
         Group {
-            directory: self.directories.get(controller),
+            // Of version 2 the one; version 1 names it for each file.
+            directory: self.directories.get(""),
             name,
+            kept,
             scratch,
         }
-    }
-}
-
-/// Control group, by its name in the directory of the one above.
-struct Group<'a> {
-    directory: Option<&'a OwnedFd>,
-    name: &'a str,
-    scratch: &'a mut Scratch,
-}
-
-impl Group<'_> {
-    /// Text of a file, until the next is read.
-    fn text(&mut self, file: &str) -> Option<&str> {
-        let Scratch { path, bytes } = &mut *self.scratch;
-        path.clear();
-        path.extend([self.name, "/", file]);
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let file = rustix::fs::openat(self.directory?, &**path, flags, Mode::empty()).ok()?;
-        bytes.clear();
-        loop {
-            bytes.reserve(PIECE_BYTES);
-            let room = bytes.capacity() - bytes.len();
-            let count = rustix::io::read(&file, spare_capacity(bytes)).ok()?;
-            // The kernel gives as much of such a file as there is room for.
-            if count < room {
-                return std::str::from_utf8(bytes).ok();
-            }
-            if bytes.len() > FILE_BYTES_MAX {
-                return None;
-            }
-        }
-    }
-
-    fn number(&mut self, file: &str) -> Option<u64> {
-        self.text(file)?.trim().parse().ok()
-    }
-
-    /// Limit; inner `None`: there is none, for which stand words and numbers such as `max` and -1.
-    fn limit(&mut self, file: &str) -> Option<Option<u64>> {
-        let written = self.text(file)?.trim().parse().ok();
-        Some(written.filter(|limit| *limit < NO_LIMIT))
     }
 }
 
@@ -359,16 +311,22 @@ fn disk_of_v1(group: &mut Group<'_>, before: Option<&DiskUsage>) -> Option<DiskU
         }
         sums
     };
-    let mut sums_of = |file: &str| {
-        let found = group.text(&format!("{file}_recursive")).map(sums);
-        found.or_else(|| group.text(file).map(sums))
+    let mut sums_of = |[below, own]: [&'static str; 2]| {
+        let found = group.text(below).map(sums);
+        found.or_else(|| group.text(own).map(sums))
     };
-    let [read, written] = sums_of("blkio.throttle.io_service_bytes")?;
+    let [read, written] = sums_of([
+        "blkio.throttle.io_service_bytes_recursive",
+        "blkio.throttle.io_service_bytes",
+    ])?;
     // Operations carry bytes.
     if let Some(same) = before.filter(|disk| (disk.read, disk.written) == (read, written)) {
         return Some(same.clone());
     }
-    let [reads, writes] = sums_of("blkio.throttle.io_serviced")?;
+    let [reads, writes] = sums_of([
+        "blkio.throttle.io_serviced_recursive",
+        "blkio.throttle.io_serviced",
+    ])?;
     Some(DiskUsage {
         read,
         written,

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime};
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 
 use super::AgentNode;
 use crate::cgroup::Cgroup;
-use crate::cgroup::usage::{GroupLimits, GroupUsage, Scratch, UsageDetail, UsageReader};
+use crate::cgroup::usage::{GroupLimits, GroupUsage, KeptFiles, Scratch, UsageDetail, UsageReader};
 use crate::lock::lock;
 use crate::logs::counts::LogCountsReader;
 use crate::monitor::links::{LinkUsage, link_usage};
@@ -33,6 +34,11 @@ const SAME_SPREAD_MS: u64 = 30_000;
 /// Containers for which a further thread is worth its start.
 const EACH_MIN: usize = 32;
 
+/// Containers whose files stay open between two scrapes, and the part of the agent's descriptors that
+/// these may take.
+const KEPT_MAX: usize = 512;
+const KEPT_PART: usize = 4;
+
 /// Places where the kernel counts what instances use.
 pub(crate) struct UsageSources {
     /// The kind of the control groups.
@@ -44,7 +50,7 @@ pub(crate) struct UsageSources {
     /// Name of an instance's link on the node.
     pub(crate) link: Box<dyn Fn(InstanceName) -> String + Send + Sync>,
     /// Usages that the last scrape met.
-    pub(crate) met: Mutex<MetUsages>,
+    pub(crate) met: Mutex<Arc<MetUsages>>,
 }
 
 impl std::fmt::Debug for UsageSources {
@@ -66,6 +72,8 @@ pub(crate) struct MetUsage {
     limits: Option<(GroupLimits, Instant)>,
     usage: GroupUsage,
     read_at: Instant,
+    /// Files of its group, while it does something from one scrape to the next.
+    files: Option<Arc<KeptFiles>>,
 }
 
 /// Where usage is taken from at one look, by each of its threads.
@@ -75,7 +83,9 @@ struct UsageLook<'a> {
     links: HashMap<String, LinkUsage>,
     /// `None`: they are left out.
     logs: Option<LogCountsReader>,
-    met: MetUsages,
+    met: Arc<MetUsages>,
+    /// Containers more whose files may stay open.
+    keeps: AtomicUsize,
     detail: UsageDetail,
 }
 
@@ -105,7 +115,7 @@ impl AgentNode {
             drop(with_logs);
             // Those of instances that are gone go with the next look at all.
             if only.is_none() {
-                *lock(&sources.met) = met;
+                *lock(&sources.met) = Arc::new(met);
             }
             found
         });
@@ -125,19 +135,31 @@ impl AgentNode {
     }
 }
 
+/// Containers whose files may stay open, as the limit of the agent's descriptors is.
+fn keeps_max() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    });
+    (limit / KEPT_PART / KeptFiles::MOST).min(KEPT_MAX)
+}
+
 type Running = (Arc<Record>, Option<(InstanceName, u64)>);
 
 impl<'a> UsageLook<'a> {
     fn begin(sources: &'a UsageSources, with_logs: bool, detail: UsageDetail) -> Self {
         let parent = format!("/{}", sources.namespace);
+        let met = Arc::clone(&lock(&sources.met));
+        let kept = met.values().filter(|met| met.files.is_some()).count();
         Self {
             sources,
+            keeps: AtomicUsize::new(keeps_max().saturating_sub(kept)),
             groups: sources.cgroup.usage_below(&parent),
             links: link_usage().unwrap_or_default(),
             logs: with_logs
                 .then(|| LogCountsReader::open(&sources.logs))
                 .flatten(),
-            met: lock(&sources.met).clone(),
+            met,
             detail,
         }
     }
@@ -159,21 +181,40 @@ impl<'a> UsageLook<'a> {
         let known = known.filter(|(_, read_at)| is_young(*read_at));
         let limits = known.or_else(|| Some((self.groups.limits(&name, scratch)?, now)));
         let given = limits.map(|(limits, _)| limits).unwrap_or_default();
-        let cpu = self.groups.cpu(&name, given, self.detail, scratch);
+        let kept = met.and_then(|met| met.files.clone());
+        let read = (kept.as_deref(), &mut *scratch);
+        let cpu = self.groups.cpu(&name, given, self.detail, read);
         let same = met.filter(|met| {
             let did_nothing = cpu.is_some() && met.usage.cpu == cpu;
             did_nothing && known.is_some() && is_young(met.read_at)
         });
         if let Some(same) = same {
-            return Some(same.clone());
+            return Some(MetUsage {
+                files: None,
+                ..same.clone()
+            });
         }
-        let disk = met.and_then(|met| met.usage.disk.as_ref());
+        let files = kept.or_else(|| met.and_then(|_| self.keeps_more()));
+        let (disk, read) = (
+            met.and_then(|met| met.usage.disk.as_ref()),
+            (files.as_deref(), scratch),
+        );
         Some(MetUsage {
             generation,
             limits,
-            usage: self.groups.usage(&name, given, (cpu, disk), scratch)?,
+            usage: self.groups.usage(&name, given, (cpu, disk), read)?,
             read_at: now,
+            files,
         })
+    }
+
+    /// Place for the files of a container that is to have them open. `None`: there is none left.
+    fn keeps_more(&self) -> Option<Arc<KeptFiles>> {
+        let take = |left: usize| left.checked_sub(1);
+        let taken = self
+            .keeps
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
+        taken.ok().map(|_| Arc::default())
     }
 
     /// Use by each of some containers, and what was met.

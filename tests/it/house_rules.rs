@@ -191,6 +191,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("lookup", &["lock", "permits"]),
     ("exec", &["journal", "lock", "metrics", "permits"]),
     ("permits", &["lock"]),
+    ("cgroup", &["lock"]),
     ("devices", &[]),
     ("oci", &["cgroup", "devices"]),
     ("config", &[]),

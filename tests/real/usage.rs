@@ -123,3 +123,51 @@ async fn a_stream_is_a_line_each_second_and_ends_with_the_container() {
     assert_eq!(lines[1]["pids"]["current"], 2, "{text}");
     stand.end().await;
 }
+
+/// Files of control groups that the agent has open.
+fn open_files_of_groups(stand: &Stand) -> usize {
+    let files = std::fs::read_dir(format!("/proc/{}/fd", stand.agent.pid())).unwrap();
+    let links = files.filter_map(|file| std::fs::read_link(file.unwrap().path()).ok());
+    let namespace = stand.bed.namespace.as_str();
+    let of_group = |link: &std::path::PathBuf| {
+        let link = link.to_string_lossy();
+        link.contains("cgroup") && link.contains(namespace)
+    };
+    links.filter(of_group).count()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_busy_containers_stay_open_between_scrapes_and_no_longer() {
+    let stand = Stand::new().await;
+    let busy = stand.script("busy", "while :; do :; done", &json!({}));
+    stand.agent.deploy_and_wait(&busy).await;
+    let cpu = "chas_container_cpu_usage_seconds_total{container=\"busy\"} ";
+    let memory = "chas_container_memory_used_bytes{container=\"busy\"} ";
+    // On a busy machine it may do nothing between two scrapes.
+    let keeps = async || {
+        eventually("its files stay open", async || {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            assert!(scraped(&stand, cpu).await.is_some());
+            open_files_of_groups(&stand) >= 4
+        })
+        .await;
+        let kept = open_files_of_groups(&stand);
+        assert!(kept <= 11, "{kept}");
+    };
+    keeps().await;
+    let before = scraped(&stand, cpu).await.unwrap();
+    let goes_on = async || scraped(&stand, cpu).await.unwrap() > before;
+    eventually("it is told what is so now", goes_on).await;
+    // The same generation has another group, of the same name.
+    let (status, told) = stand
+        .agent
+        .ask("POST", "/containers/busy/restart?wait=running", None)
+        .await;
+    assert_eq!(status, 200, "{told}");
+    keeps().await;
+    assert!(scraped(&stand, memory).await.unwrap() > 4096.0);
+    stand.agent.delete_and_wait("busy").await;
+    assert_eq!(scraped(&stand, cpu).await, None);
+    assert_eq!(open_files_of_groups(&stand), 0);
+    stand.end().await;
+}

@@ -16,8 +16,8 @@ fn written(files: &[(&str, &str)]) -> tempfile::TempDir {
 fn found(cgroup: Cgroup, root: &tempfile::TempDir, name: &str) -> Option<GroupUsage> {
     let (reader, mut scratch) = (cgroup.usage_in(root.path(), "chas"), Scratch::default());
     let limits = reader.limits(name, &mut scratch).unwrap_or_default();
-    let cpu = reader.cpu(name, limits, UsageDetail::All, &mut scratch);
-    reader.usage(name, limits, (cpu, None), &mut scratch)
+    let cpu = reader.cpu(name, limits, UsageDetail::All, (None, &mut scratch));
+    reader.usage(name, limits, (cpu, None), (None, &mut scratch))
 }
 
 #[test]
@@ -43,10 +43,32 @@ fn operations_of_disks_are_looked_up_where_bytes_came() {
     ] {
         let (reader, limits) = (v1.usage_in(root.path(), "chas"), GroupLimits::default());
         let known = (None, before.as_ref());
-        let found = reader.usage("a-1", limits, known, &mut Scratch::default());
+        let found = reader.usage("a-1", limits, known, (None, &mut Scratch::default()));
         let disk = found.and_then(|found| found.disk);
         assert_eq!(disk.map(|disk| disk.reads), Some(reads), "{before:?}");
     }
+}
+
+#[test]
+fn kept_files_tell_what_is_so_now_and_a_group_that_was_made_anew_has_others() {
+    let root = written(&[
+        ("memory/chas/a-1/memory.usage_in_bytes", "1\n"),
+        ("pids/chas/a-1/pids.current", "3\n"),
+    ]);
+    let v1 = Cgroup::V1 { swap: true };
+    let (reader, kept) = (v1.usage_in(root.path(), "chas"), KeptFiles::default());
+    let used = || {
+        let read = (Some(&kept), &mut Scratch::default());
+        let found = reader.usage("a-1", GroupLimits::default(), (None, None), read)?;
+        Some((found.memory?.used, found.pids?.count, found.disk))
+    };
+    assert_eq!(used(), Some((1, 3, None)));
+    let count = kept.count();
+    assert!((2..=KeptFiles::MOST).contains(&count), "{count}");
+    let memory = root.path().join("memory/chas/a-1/memory.usage_in_bytes");
+    fs::write(&memory, "22\n").unwrap();
+    assert_eq!(used(), Some((22, 3, None)));
+    assert_eq!(kept.count(), count, "nothing was opened again");
 }
 
 #[test]
@@ -86,7 +108,8 @@ fn version_1_counts_by_controller_in_ticks_and_nanoseconds() {
     let v1 = Cgroup::V1 { swap: true };
     let metrics = {
         let (reader, none) = (v1.usage_in(root.path(), "chas"), GroupLimits::default());
-        reader.cpu("a-1", none, UsageDetail::Metrics, &mut Scratch::default())
+        let read = (None, &mut Scratch::default());
+        reader.cpu("a-1", none, UsageDetail::Metrics, read)
     };
     let of = |name| found(v1, &root, name);
     let found = of("a-1").unwrap();
