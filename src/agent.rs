@@ -19,7 +19,7 @@ use crate::api::listener::TlsInForce;
 use crate::api::{CallerToken, ClientList};
 use crate::config::{Config, Reload, Reloaded};
 use crate::log_level::LogLevel;
-use crate::{notify, shutdown, signals};
+use crate::{notify, otlp, shutdown, signals};
 
 mod clients;
 mod confinement;
@@ -33,6 +33,7 @@ mod inherited;
 mod link;
 mod look;
 mod looks;
+mod measured;
 mod probes;
 mod registries;
 mod removal;
@@ -113,6 +114,7 @@ pub async fn run(config: Config, reload: Reload, level: LogLevel) -> anyhow::Res
         tracing::warn!("shutdown timed out; unfinished work is left to the next start");
     }
     kept.end().await;
+    otlp::end().await;
     Ok(())
 }
 

@@ -95,6 +95,7 @@ pub(crate) use images::{ImageFetch, NodeImages};
 #[cfg(any(test, fuzzing))]
 pub(crate) use json::parse as parse_body;
 pub(crate) use maintenance::NodeMaintenance;
+pub(crate) use metrics::text as metrics_text;
 pub(crate) use origin::OwnNames;
 use rights::{
     DOCUMENT_PATH, EVENTS_PATH, FETCH_IMAGE_PATH, LOGS_PATH, METRICS_PATH, NODE_STATS_PATH,

@@ -46,6 +46,8 @@
 //! - [`log_level`]: the level of the agent's own log, as configured or another for a while.
 //! - [`config`]: flags, environment, file. The only room that reads the environment.
 //! - [`metrics`]: counters. Of the things that it counts it knows the machine alone.
+//! - `otlp`: traces and metrics for a collector, behind the feature of that name. Without it, it is
+//!   empty.
 //! - [`feed`]: the last events, numbered and rendered, for those who read them, also over a restart.
 //! - [`journal`]: takes each event once; logs it, counts it and hands it to the feed; keeps the alarms
 //!   that stand. It acts on none.
@@ -236,6 +238,7 @@ pub mod network;
 mod node;
 pub(crate) mod notify;
 pub(crate) mod oci;
+mod otlp;
 pub(crate) mod permits;
 pub mod probe;
 pub mod reconcile;

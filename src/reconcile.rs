@@ -32,6 +32,7 @@ mod drain;
 mod effects;
 mod ended;
 mod execute;
+mod failed;
 mod known;
 mod leftovers;
 mod liveness;

@@ -46,10 +46,10 @@ pub(super) fn review(config: &Config) -> Vec<String> {
 pub(super) fn link(
     config: &Config,
     node: &Arc<AgentNode>,
-    contact: Arc<LinkState>,
-    journal: Journal,
+    (contact, journal): (Option<Arc<LinkState>>, Journal),
     boot_id: String,
 ) -> Option<(Arc<AgentLink>, ChasLink<AgentLink>)> {
+    let contact = contact?;
     let chas = config.chas.as_ref()?;
     let host = chas.url.host_str();
     let registered = LinkConfig {

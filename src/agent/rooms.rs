@@ -19,6 +19,7 @@ use super::followers;
 use super::hearing::{self, Hearing};
 use super::host_paths::host_paths;
 use super::link::link;
+use super::measured;
 use super::probes;
 use super::registries::{follow_registries, registry_config, room_config};
 use super::review;
@@ -139,9 +140,9 @@ impl Rooms {
         let node = usage::shown_by(node.with_execs(execs).with_volumes(volumes), config)?;
         let node = shelves.given_to(node.with_reach(reach(config)).with_log_level(level));
         let node = status_line::follow(Arc::new(node), stop, tracker);
-        let link = contact
-            .clone()
-            .and_then(|contact| link(config, &node, contact, journal.clone(), clock.boot_id()));
+        measured::send(config, &node, &metrics, stop);
+        let to = (contact.clone(), journal.clone());
+        let link = link(config, &node, to, clock.boot_id());
         Ok(Self {
             network,
             handle: reconciler.handle(),

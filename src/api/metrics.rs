@@ -9,6 +9,7 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use state::access::NameScope;
 use state::alarm::Alarm;
 use state::reason::Reason;
 use state::status::Status;
@@ -34,6 +35,22 @@ pub(super) async fn metrics<N: NodeApi>(
     query: RawQuery,
 ) -> Result<Response, Problem> {
     Parameters::of(query, &operations::METRICS)?;
+    let accept = headers.get(header::ACCEPT);
+    let accept = accept
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let format = MetricsFormat::of_accept(accept);
+    let text = text(&*node, &metrics, &access.names, format).await;
+    Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
+}
+
+/// The text of all metrics at this moment, with the containers that have these names.
+pub(crate) async fn text<N: NodeApi>(
+    node: &N,
+    metrics: &Metrics,
+    names: &NameScope,
+    format: MetricsFormat,
+) -> String {
     let usage = node.usage(None, UsageDetail::Metrics).await;
     let views = node.containers();
     let managed = || views.iter().filter_map(ContainerView::managed);
@@ -70,18 +87,12 @@ pub(super) async fn metrics<N: NodeApi>(
         metrics.show_connections(door, open, most);
     }
     let usage: HashMap<_, _> = usage.iter().map(|view| (view.record.id, view)).collect();
-    let seen = managed().filter(|view| access.names.has(&view.record.name));
+    let seen = managed().filter(|view| names.has(&view.record.name));
     let numbers = seen.map(|view| numbers(view, usage.get(&view.record.id).copied()));
     let numbers: Vec<_> = numbers.collect();
-    let accept = headers.get(header::ACCEPT);
-    let accept = accept
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let format = MetricsFormat::of_accept(accept);
     let kernel = tokio::task::spawn_blocking(KernelFacts::now).await;
     let node = of_node(&health, kernel.unwrap_or_default());
-    let text = metrics.text_with(&node, &numbers, format);
-    Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
+    metrics.text_with(&node, &numbers, format)
 }
 
 fn of_node(health: &HealthView, kernel: KernelFacts) -> NodeNumbers {
@@ -162,7 +173,7 @@ pub(super) async fn count(
 }
 
 /// The method as a label: callers may invent methods, and each would be a series of its own.
-fn method(method: &Method) -> &'static str {
+pub(super) fn method(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
         Method::POST => "POST",

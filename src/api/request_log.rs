@@ -1,6 +1,6 @@
 //! Layers around every request: its line in the log, and the refusal of what nobody keeps.
 
-use axum::extract::Request;
+use axum::extract::{MatchedPath, Request};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
@@ -8,12 +8,17 @@ use tokio::time::Instant;
 
 use super::caller::{CALL, Caller};
 use super::error::Problem;
+use super::metrics;
 use super::rights::CalledBy;
 use crate::audit::AuditCall;
+use crate::otlp::{Span, SpanFact, SpanOf};
 
 /// Header with the id of a request, by which log, events and audit name it: of the answer, and of a
 /// request that brings its own.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Header with the trace of a caller.
+const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Longest id of a caller's own.
 const ID_BYTES_MAX: usize = 64;
@@ -42,6 +47,21 @@ pub(super) async fn expectation(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
+/// Span of a request, which tells nothing that a caller made up: no path, no query, no header.
+fn span(request: &Request, id: &str) -> Span {
+    let caller = || request.headers().get(TRACE_PARENT)?.to_str().ok();
+    let mut span = Span::follow(SpanOf::Request, caller);
+    let route = || request.extensions().get::<MatchedPath>();
+    span.text(SpanFact::Method, || {
+        metrics::method(request.method()).to_owned()
+    });
+    span.text(SpanFact::Route, || {
+        route().map_or("none", MatchedPath::as_str).to_owned()
+    });
+    span.text(SpanFact::RequestId, || id.to_owned());
+    span
+}
+
 /// Logs each request: changes at info, reads at debug.
 pub(super) async fn access_log(request: Request, next: Next) -> Response {
     let (method, path, began) = (
@@ -52,6 +72,7 @@ pub(super) async fn access_log(request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<Caller>();
     let peer = peer.map(|caller| caller.peer);
     let id = request_id(request.headers());
+    let mut span = span(&request, &id);
     let call = AuditCall {
         // Whoever comes so far as to change anything was looked at, and is named by then.
         by: "nobody".to_owned(),
@@ -59,11 +80,15 @@ pub(super) async fn access_log(request: Request, next: Next) -> Response {
         call: Some(format!("{method} {path}")),
         request: Some(id.clone()),
     };
-    let mut response = CALL.scope(call, next.run(request)).await;
+    let mut response = CALL.scope(call, span.around(next.run(request))).await;
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
     let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
+    span.number(SpanFact::Status, status.into());
+    if status >= 500 {
+        span.fail(response.status().as_str());
+    }
     let peer = peer.map(tracing::field::display);
     let by = response.extensions().get::<CalledBy>();
     let by = by.map(|CalledBy(by)| tracing::field::display(by));

@@ -6,17 +6,19 @@ use std::time::Duration;
 
 use reqwest::header::{ETAG, HeaderName, HeaderValue, IF_NONE_MATCH, USER_AGENT};
 use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
-use serde::de::DeserializeOwned;
 
 use super::ChasCalls;
 use super::credentials::ChasCredentials;
 use super::wire::{RegisterReply, Registration, Report, ReportReply, SetReply};
 use crate::cause;
 use crate::config::Secret;
+use crate::otlp::{Span, SpanFact, SpanOf};
 
+mod answer;
 mod error;
 mod set;
 
+use answer::{parse_reply, read_body};
 pub use error::{ChasError, ChasErrorKind};
 use error::{problem, retry_after};
 use set::{SetAnswer, SetReader};
@@ -72,6 +74,8 @@ pub struct ChasClient {
 /// A request that is ready to be sent, with the credentials it uses.
 #[derive(Debug)]
 struct PreparedCall {
+    name: &'static str,
+    method: Method,
     request: RequestBuilder,
     token: Option<Secret>,
     credentials_fingerprint: u64,
@@ -119,7 +123,12 @@ impl ChasClient {
         self
     }
 
-    async fn prepare(&self, method: Method, path: &str) -> Result<PreparedCall, ChasError> {
+    async fn prepare(
+        &self,
+        name: &'static str,
+        method: Method,
+        path: &str,
+    ) -> Result<PreparedCall, ChasError> {
         let credentials = self.credentials.clone();
         let (credentials_fingerprint, current) = if credentials.reads_files() {
             tokio::task::spawn_blocking(move || credentials.current())
@@ -138,12 +147,14 @@ impl ChasClient {
                 format!("{path:?} is not a valid path: {error}; check node.id"),
             )
         })?;
-        let request = client.request(method, url);
+        let request = client.request(method.clone(), url);
         let request = match &token {
             Some(token) => request.bearer_auth(token.expose()),
             None => request,
         };
         Ok(PreparedCall {
+            name,
+            method,
             request,
             token,
             credentials_fingerprint,
@@ -160,12 +171,21 @@ impl ChasClient {
         is_success: fn(StatusCode) -> bool,
     ) -> Result<Response, ChasError> {
         let PreparedCall {
+            name,
+            method,
             request,
             token,
             credentials_fingerprint,
             is_registration,
         } = call;
-        let error = match tokio::time::timeout(timeout, request.send()).await {
+        let mut span = Span::begin(SpanOf::ChasCall);
+        span.text(SpanFact::Call, || name.to_owned());
+        span.text(SpanFact::Method, || method.to_string());
+        let sent = tokio::time::timeout(timeout, request.send()).await;
+        if let Ok(Ok(response)) = &sent {
+            span.number(SpanFact::Status, response.status().as_u16().into());
+        }
+        let error = match sent {
             Ok(Ok(response)) if is_success(response.status()) => return Ok(response),
             Ok(Ok(response)) => {
                 self.refusal(response, token.as_ref(), is_registration)
@@ -177,6 +197,7 @@ impl ChasClient {
                 format!("no answer within {} s", timeout.as_secs()),
             ),
         };
+        span.fail(error.kind.as_str());
         Err(ChasError {
             credentials_fingerprint,
             ..error
@@ -233,24 +254,6 @@ impl ChasClient {
     }
 }
 
-async fn read_body(mut response: Response, bytes_max: usize) -> Result<Vec<u8>, ChasError> {
-    let mut bytes = Vec::new();
-    loop {
-        let chunk = response.chunk().await.map_err(|error| {
-            ChasError::invalid(format!("the answer broke off: {}", cause::root(&error)))
-        })?;
-        let Some(chunk) = chunk else {
-            return Ok(bytes);
-        };
-        if bytes.len() + chunk.len() > bytes_max {
-            return Err(ChasError::invalid(format!(
-                "the answer is larger than {bytes_max} bytes"
-            )));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-}
-
 fn transport_error(error: &reqwest::Error) -> ChasError {
     let root = cause::root(error);
     if cause::chain(error).any(|cause| cause.is::<rustls::Error>()) {
@@ -298,7 +301,9 @@ impl ChasCalls for ChasClient {
         let agent = concat!("chas-node-agent/", env!("CARGO_PKG_VERSION"));
         let call = PreparedCall {
             is_registration: true,
-            ..self.prepare(Method::POST, "nodes/register").await?
+            ..self
+                .prepare("register", Method::POST, "nodes/register")
+                .await?
         };
         let call = call.with(|request| request.header(USER_AGENT, agent).json(registration));
         let response = self.send(call, self.timeouts.answer, is_success).await?;
@@ -312,13 +317,16 @@ impl ChasCalls for ChasClient {
 
     async fn report(&self, report: &Report, is_full: bool) -> Result<ReportReply, ChasError> {
         let path = format!("nodes/{}/health", self.node_id);
-        let call = self.prepare(Method::PUT, &path).await?.with(|request| {
-            if is_full {
-                request.json(report)
-            } else {
-                request.json(&report.heartbeat())
-            }
-        });
+        let call = self
+            .prepare("report", Method::PUT, &path)
+            .await?
+            .with(|request| {
+                if is_full {
+                    request.json(report)
+                } else {
+                    request.json(&report.heartbeat())
+                }
+            });
         let response = self.send(call, self.timeouts.answer, is_success).await?;
         parse_reply(&self.body(response, ANSWER_BYTES_MAX).await?)
     }
@@ -333,14 +341,17 @@ impl ChasCalls for ChasClient {
         let path = format!("nodes/{}/desired-state", self.node_id);
         let etag = etag.and_then(|etag| HeaderValue::from_str(etag).ok());
         let is_conditional = etag.is_some();
-        let call = self.prepare(Method::GET, &path).await?.with(|request| {
-            let prefer = HeaderName::from_static("prefer");
-            let request = request.header(prefer, format!("wait={}", wait.as_secs()));
-            match etag {
-                Some(etag) => request.header(IF_NONE_MATCH, etag),
-                None => request,
-            }
-        });
+        let call = self
+            .prepare("poll", Method::GET, &path)
+            .await?
+            .with(|request| {
+                let prefer = HeaderName::from_static("prefer");
+                let request = request.header(prefer, format!("wait={}", wait.as_secs()));
+                match etag {
+                    Some(etag) => request.header(IF_NONE_MATCH, etag),
+                    None => request,
+                }
+            });
         let response = self
             .send(call, wait + self.timeouts.answer, is_poll_success)
             .await?;
@@ -380,21 +391,4 @@ impl ChasCalls for ChasClient {
             .await
             .unwrap_or(false)
     }
-}
-
-/// Parses an answer, where an empty one stands for the default. An error does not quote it: it may
-/// hold a token.
-fn parse_reply<T: DeserializeOwned + Default>(body: &[u8]) -> Result<T, ChasError> {
-    if body.trim_ascii().is_empty() {
-        return Ok(T::default());
-    }
-    serde_json::from_slice(body).map_err(|error| {
-        let (line, column) = (error.line(), error.column());
-        let fault = if error.is_data() {
-            "has a member of the wrong type"
-        } else {
-            "is not JSON"
-        };
-        ChasError::invalid(format!("the answer {fault} at line {line} column {column}"))
-    })
 }

@@ -168,3 +168,28 @@ fn each_alert_has_a_runbook_whose_codes_there_are() {
         }
     }
 }
+
+#[test]
+fn counters_that_are_not_the_agent_s_own_tell_by_their_name_since_when_they_count() {
+    let metrics = counted();
+    let own = metrics.text();
+    let numbers = NodeNumbers::default();
+    let text = metrics.text_with(&numbers, &[], MetricsFormat::OpenMetrics);
+    let taken = &text[own.len() - "# EOF\n".len()..];
+    let types = taken
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "));
+    let counters: Vec<_> = types
+        .filter_map(|line| line.strip_suffix(" counter"))
+        .collect();
+    assert!(counters.len() > 20, "{counters:?}");
+    // A collector is told so (`otlp`).
+    let kernel = ["chas_node_", "chas_container_"];
+    // The agent's own process began when the agent did.
+    for name in counters.iter().filter(|name| !name.starts_with("process_")) {
+        assert!(kernel.iter().any(|of| name.starts_with(of)), "{name}");
+    }
+    for line in own.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        assert!(!kernel.iter().any(|of| line.starts_with(of)), "{line}");
+    }
+}

@@ -1,30 +1,27 @@
 //! The turn of one container: look, decide, do one step, look again, until it is settled or has to wait.
 
-use std::io::{self, ErrorKind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use state::desired::Record;
 use state::event::{Event, EventKind, EventSubject};
-use state::history::{Cause, History};
+use state::history::History;
 use state::id::ContainerId;
 use state::observed::{Exit, Seen};
 use state::phase::{Phase, Stage};
 use state::plan::{STEPS_MAX, Step, decide};
 use state::reason::Reason;
-use state::store::StoreError;
 use state::surroundings::Surroundings;
 use state::time::BootTime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::Reconciler;
-use super::delays::{attempt_delay, is_next_pull};
 use super::effects::{kind_of, record_done, restart_delay};
 use super::ended::{former_exited, is_to_end};
-use super::execute::Undone;
+use super::failed::AfterStep;
 use super::update::change_of;
-use crate::cause;
+use crate::otlp::{Span, SpanFact, SpanOf};
 use crate::runtime::{Runtime, RuntimeError};
 
 /// Wait of a turn that ran out of steps, or found the runtime unreachable.
@@ -44,16 +41,6 @@ fn news(kills: u64, is_newly_unresponsive: bool, exited: Option<Event>) -> Vec<E
     });
     let facts = [killed, unresponsive, exited].into_iter();
     facts.flatten().collect()
-}
-
-/// The consequence of a step.
-enum AfterStep {
-    /// Another look.
-    Look,
-    /// The runtime is unreachable: another turn, after a pause.
-    Pause,
-    /// The turn was interrupted. Whoever did that asked for another one, or the agent ends.
-    End,
 }
 
 /// Gives the container back to the queue, also when its turn panics.
@@ -262,8 +249,14 @@ impl<R: Runtime> Reconciler<R> {
             // waits for nobody any more.
             self.remember(id).await;
         }
+        let mut span = Span::begin(SpanOf::Step);
+        span.text(SpanFact::Container, || subject.to_string());
+        span.text(SpanFact::ContainerId, || id.to_string());
+        span.text(SpanFact::Step, || next.as_str().to_owned());
         let began = Instant::now();
-        let result = self.execute(id, record, &next, interrupt).await;
+        let result = span
+            .around(self.execute(id, record, &next, interrupt))
+            .await;
         let (now, took) = (self.board.clock.now(), began.elapsed());
         let (is_restart, exited) = self.board.update(id, |known| {
             let (restarts, last) = (known.history.restart_count, known.history.last_exit.clone());
@@ -301,100 +294,7 @@ impl<R: Runtime> Reconciler<R> {
                 self.journal.record(finished.about(subject));
                 AfterStep::Look
             }
-            Err(undone) => self.failed(subject, (next, cause), undone, now),
-        }
-    }
-
-    /// Notes that a step failed, and why; what follows is cut by who is to mend it.
-    fn failed(
-        &self,
-        subject: EventSubject,
-        (step, cause): (Step, Cause),
-        undone: Undone,
-        now: BootTime,
-    ) -> AfterStep {
-        // What was not begun for want of a judgement waits as a start does, also an end: what rests or goes
-        // meanwhile waits for no policy and no image.
-        let is_unjudged = matches!(undone, Undone::Unjudged(_));
-        let (reason, message, retry_after) = match undone {
-            Undone::Runtime(RuntimeError::Unavailable(error))
-            | Undone::Unjudged(RuntimeError::Unavailable(error)) => {
-                let deferred = EventKind::StepDeferred { step };
-                self.journal.record(Event::from(deferred).about(subject));
-                self.unreachable(&error);
-                return AfterStep::Pause;
-            }
-            Undone::Runtime(RuntimeError::Cancelled)
-            | Undone::Unjudged(RuntimeError::Cancelled) => return AfterStep::End,
-            Undone::Runtime(RuntimeError::ImageLost(message))
-            | Undone::Unjudged(RuntimeError::ImageLost(message)) => {
-                (Reason::ImageLost, message, None)
-            }
-            Undone::Runtime(RuntimeError::Failed(failure))
-            | Undone::Unjudged(RuntimeError::Failed(failure)) => {
-                (failure.reason, failure.message, failure.retry_after)
-            }
-            Undone::Store(StoreError::NotFound(_)) => return AfterStep::Look,
-            Undone::Store(error) => (reason_of(&error), cause::all(&error), None),
-        };
-        let cause = if is_unjudged { Cause::Start } else { cause };
-        let retry_in = self.board.update(subject.id, |known| {
-            let is_revival = matches!(step, Step::Revive(_) | Step::GiveBack(_));
-            let attempts = if is_revival {
-                known.history.trial.former.starts
-            } else {
-                known.history.attempts
-            };
-            let own = match is_next_pull((reason, attempts), is_revival, &known.history) {
-                true => Duration::ZERO,
-                false => attempt_delay(cause, reason, attempts, self.draw),
-            };
-            let wait = own.max(retry_after.unwrap_or_default());
-            if is_revival {
-                // The next generation does not wait for it.
-                known.history.trial.record_failed_revival(now, wait);
-            } else {
-                known
-                    .history
-                    .record_failure(cause, reason, message.clone(), now, wait);
-            }
-            wait
-        });
-        let failed = Event::from(EventKind::StepFailed { step, retry_in }).about(subject);
-        self.journal.record(failed.because(reason).saying(message));
-        AfterStep::Look
-    }
-}
-
-/// The code of a change that could not be stored.
-fn reason_of(error: &StoreError) -> Reason {
-    let full = |source: &io::Error| {
-        matches!(
-            source.kind(),
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded
-        )
-    };
-    if matches!(error, StoreError::Disk(source) | StoreError::Unsure(source) if full(source)) {
-        Reason::DiskFull
-    } else {
-        Reason::StateUnwritable
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_state_that_cannot_be_written_is_a_full_disk_or_a_broken_one() {
-        for (kind, reason) in [
-            (ErrorKind::StorageFull, Reason::DiskFull),
-            (ErrorKind::QuotaExceeded, Reason::DiskFull),
-            (ErrorKind::ReadOnlyFilesystem, Reason::StateUnwritable),
-            (ErrorKind::PermissionDenied, Reason::StateUnwritable),
-            (ErrorKind::Other, Reason::StateUnwritable),
-        ] {
-            assert_eq!(reason_of(&StoreError::Disk(kind.into())), reason, "{kind}");
+            Err(undone) => self.failed(subject, (next, cause, span), undone, now),
         }
     }
 }

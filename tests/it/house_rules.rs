@@ -67,6 +67,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "network",
             "node",
             "notify",
+            "otlp",
             "probe",
             "reconcile",
             "registry",
@@ -118,16 +119,20 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "logs",
             "metrics",
             "monitor",
+            "otlp",
             "view",
         ],
     ),
     ("view", &["cgroup", "logs", "monitor"]),
     (
         "chas",
-        &["backoff", "cause", "config", "journal", "lock", "lookup"],
+        &[
+            "backoff", "cause", "config", "journal", "lock", "lookup", "otlp",
+        ],
     ),
     ("cli", &["client", "config", "doctor", "uninstall"]),
     ("telemetry", &["config"]),
+    ("otlp", &["cause", "lock", "lookup"]),
     ("log_level", &["lock"]),
     ("feed", &["lock"]),
     ("metrics", &["monitor"]),
@@ -136,7 +141,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("logs", &["cgroup", "journal", "lock", "mounts"]),
     (
         "reconcile",
-        &["backoff", "cause", "journal", "lock", "runtime", "writer"],
+        &[
+            "backoff", "cause", "journal", "lock", "otlp", "runtime", "writer",
+        ],
     ),
     (
         "probe",
@@ -159,6 +166,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
             "mounts",
             "network",
             "oci",
+            "otlp",
             "permits",
             "registry",
             "secrets",

@@ -72,3 +72,7 @@ mod tags;
 
 #[cfg(test)]
 mod updates;
+
+#[cfg(test)]
+#[cfg(not(feature = "otlp"))]
+mod without_otlp;

@@ -121,6 +121,10 @@ mod nodes;
 mod orders;
 
 #[cfg(test)]
+#[cfg(feature = "otlp")]
+mod otlp;
+
+#[cfg(test)]
 mod own;
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use super::shares::PullSize;
 use super::signature::SignatureCheck;
 use super::unpack::{self, StackedLayer, UnpackError};
 use crate::oci::image::ImageConfig;
+use crate::otlp::{Span, SpanFact, SpanOf};
 use crate::runtime::RuntimeError;
 use crate::runtime::containerd::rpc::client::CallError;
 use crate::runtime::containerd::rpc::content;
@@ -30,11 +31,29 @@ pub(crate) async fn run(
     host: &Platform,
     version: &str,
 ) -> Result<LocalImage, RuntimeError> {
+    let mut span = Span::begin(SpanOf::Pull);
+    span.text(SpanFact::Image, || fetch.image.to_string());
+    let before = fetch.progress.received_bytes();
     let brought = bring(fetch, host, version).await;
+    let received = fetch.progress.received_bytes().saturating_sub(before);
+    span.number(SpanFact::Received, received);
+    if let Err(error) = &brought {
+        span.fail(word(error));
+    }
     if let Some(reason) = want_of_room(&brought) {
         fetch.lease.abandon(reason == Reason::ImageTooLarge).await;
     }
     brought
+}
+
+/// Word for an error, for the span of the pull.
+const fn word(error: &RuntimeError) -> &'static str {
+    match error {
+        RuntimeError::Failed(failure) => failure.reason.as_str(),
+        RuntimeError::Unavailable(_) => "RuntimeUnavailable",
+        RuntimeError::ImageLost(_) => Reason::ImageLost.as_str(),
+        RuntimeError::Cancelled => "Interrupted",
+    }
 }
 
 fn want_of_room<T>(brought: &Result<T, RuntimeError>) -> Option<Reason> {
