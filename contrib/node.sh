@@ -134,10 +134,11 @@ stop() {
 }
 
 # alone COMMAND...: runs a command while no other node of this host does so: two that begin at once choose different ports and
-# subnets, since each has taken its own before the other looks. What the command sets stays set.
+# subnets, since each has taken its own before the other looks. What the command sets stays set. The lock is on a directory that is
+# there, and leaves no file.
 alone() {
-    exec 9>/run/chas-quickstart.lock
-    flock --timeout 120 9 || fail "another quickstart of this host has been choosing its ports for two minutes: end it, or wait (fuser -v /run/chas-quickstart.lock)"
+    exec 9</run
+    flock --timeout 120 9 || fail "another quickstart of this host has been choosing its ports for two minutes: end it, or wait (lslocks --output PID,COMMAND,PATH | grep '/run$')"
     "$@"
     exec 9>&-
 }
