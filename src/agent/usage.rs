@@ -7,7 +7,7 @@ use crate::cgroup::Cgroup;
 use crate::config::Config;
 use crate::network::bridge;
 use crate::node::AgentNode;
-use crate::node::usage::UsageSources;
+use crate::node::usage::{UsageSources, file_places};
 
 /// The node, which shows what its containers use.
 ///
@@ -21,5 +21,6 @@ pub(super) fn shown_by(node: AgentNode, config: &Config) -> io::Result<AgentNode
         logs: config.state.dir.join("logs"),
         link: Box::new(move |instance| bridge::link_name(&bridge, instance)),
         met: Mutex::default(),
+        places: file_places(),
     }))
 }

@@ -103,6 +103,21 @@ pub(crate) struct UsageReader {
     directories: BTreeMap<&'static str, OwnedFd>,
 }
 
+impl GroupUsage {
+    /// Whether a part is unknown that was known at another look.
+    pub(crate) const fn lacks(&self, before: &Self) -> bool {
+        (self.cpu.is_none() && before.cpu.is_some())
+            || (self.memory.is_none() && before.memory.is_some())
+            || (self.pids.is_none() && before.pids.is_some())
+            || (self.disk.is_none() && before.disk.is_some())
+    }
+
+    /// Whether it is of a group that was made since: CPU time only grows.
+    pub(crate) fn is_anew(&self, cpu: Option<&CpuUsage>) -> bool {
+        self.cpu.as_ref().map(|cpu| cpu.total) > cpu.map(|cpu| cpu.total)
+    }
+}
+
 impl Cgroup {
     /// Reader for the groups below `parent` (absolute, as in the OCI spec).
     pub(crate) fn usage_below(self, parent: &str) -> UsageReader {

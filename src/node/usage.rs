@@ -3,14 +3,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::{Duration, SystemTime};
 
 use state::desired::Record;
 use state::id::{ContainerId, InstanceName};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
 use super::AgentNode;
@@ -39,6 +38,16 @@ const EACH_MIN: usize = 32;
 const KEPT_MAX: usize = 512;
 const KEPT_PART: usize = 4;
 
+/// Places for the files of containers that stay open.
+pub(crate) fn file_places() -> Arc<Semaphore> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let limit = limit.map_or(usize::MAX, |limit| {
+        usize::try_from(limit).unwrap_or(usize::MAX)
+    });
+    let places = (limit / KEPT_PART / KeptFiles::MOST).min(KEPT_MAX);
+    Arc::new(Semaphore::new(places))
+}
+
 /// Places where the kernel counts what instances use.
 pub(crate) struct UsageSources {
     /// The kind of the control groups.
@@ -51,6 +60,8 @@ pub(crate) struct UsageSources {
     pub(crate) link: Box<dyn Fn(InstanceName) -> String + Send + Sync>,
     /// Usages that the last scrape met.
     pub(crate) met: Mutex<Arc<MetUsages>>,
+    /// Places for files that stay open; see [`file_places`].
+    pub(crate) places: Arc<Semaphore>,
 }
 
 impl std::fmt::Debug for UsageSources {
@@ -73,7 +84,14 @@ pub(crate) struct MetUsage {
     usage: GroupUsage,
     read_at: Instant,
     /// Files of its group, while it does something from one scrape to the next.
-    files: Option<Arc<KeptFiles>>,
+    files: Option<Arc<PlacedFiles>>,
+}
+
+/// Files that stay open, and their place.
+#[derive(Debug)]
+struct PlacedFiles {
+    files: KeptFiles,
+    _place: OwnedSemaphorePermit,
 }
 
 /// Where usage is taken from at one look, by each of its threads.
@@ -84,8 +102,6 @@ struct UsageLook<'a> {
     /// `None`: they are left out.
     logs: Option<LogCountsReader>,
     met: Arc<MetUsages>,
-    /// Containers more whose files may stay open.
-    keeps: AtomicUsize,
     detail: UsageDetail,
 }
 
@@ -135,25 +151,14 @@ impl AgentNode {
     }
 }
 
-/// Containers whose files may stay open, as the limit of the agent's descriptors is.
-fn keeps_max() -> usize {
-    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let limit = limit.map_or(usize::MAX, |limit| {
-        usize::try_from(limit).unwrap_or(usize::MAX)
-    });
-    (limit / KEPT_PART / KeptFiles::MOST).min(KEPT_MAX)
-}
-
 type Running = (Arc<Record>, Option<(InstanceName, u64)>);
 
 impl<'a> UsageLook<'a> {
     fn begin(sources: &'a UsageSources, with_logs: bool, detail: UsageDetail) -> Self {
         let parent = format!("/{}", sources.namespace);
         let met = Arc::clone(&lock(&sources.met));
-        let kept = met.values().filter(|met| met.files.is_some()).count();
         Self {
             sources,
-            keeps: AtomicUsize::new(keeps_max().saturating_sub(kept)),
             groups: sources.cgroup.usage_below(&parent),
             links: link_usage().unwrap_or_default(),
             logs: with_logs
@@ -182,7 +187,7 @@ impl<'a> UsageLook<'a> {
         let limits = known.or_else(|| Some((self.groups.limits(&name, scratch)?, now)));
         let given = limits.map(|(limits, _)| limits).unwrap_or_default();
         let kept = met.and_then(|met| met.files.clone());
-        let read = (kept.as_deref(), &mut *scratch);
+        let read = (kept.as_ref().map(|kept| &kept.files), &mut *scratch);
         let cpu = self.groups.cpu(&name, given, self.detail, read);
         let same = met.filter(|met| {
             let did_nothing = cpu.is_some() && met.usage.cpu == cpu;
@@ -194,27 +199,32 @@ impl<'a> UsageLook<'a> {
                 ..same.clone()
             });
         }
-        let files = kept.or_else(|| met.and_then(|_| self.keeps_more()));
+        let is_busy = |met: &MetUsage| cpu.is_some() && met.usage.cpu != cpu;
+        let files = kept.or_else(|| met.filter(|met| is_busy(met)).and_then(|_| self.place()));
+        let of_same = met.filter(|met| !met.usage.is_anew(cpu.as_ref()));
         let (disk, read) = (
-            met.and_then(|met| met.usage.disk.as_ref()),
-            (files.as_deref(), scratch),
+            of_same.and_then(|met| met.usage.disk.as_ref()),
+            (files.as_ref().map(|kept| &kept.files), scratch),
         );
+        let usage = self.groups.usage(&name, given, (cpu, disk), read)?;
+        // What is lacking now may be there at the next look.
+        let is_sure = met.is_some_and(|met| !usage.lacks(&met.usage));
         Some(MetUsage {
             generation,
             limits,
-            usage: self.groups.usage(&name, given, (cpu, disk), read)?,
+            usage,
             read_at: now,
-            files,
+            files: files.filter(|_| is_sure),
         })
     }
 
     /// Place for the files of a container that is to have them open. `None`: there is none left.
-    fn keeps_more(&self) -> Option<Arc<KeptFiles>> {
-        let take = |left: usize| left.checked_sub(1);
-        let taken = self
-            .keeps
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take);
-        taken.ok().map(|_| Arc::default())
+    fn place(&self) -> Option<Arc<PlacedFiles>> {
+        let place = Arc::clone(&self.sources.places).try_acquire_owned().ok()?;
+        Some(Arc::new(PlacedFiles {
+            files: KeptFiles::default(),
+            _place: place,
+        }))
     }
 
     /// Use by each of some containers, and what was met.

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 
 use rustix::buffer::spare_capacity;
 use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
 
 use crate::lock::lock;
 
@@ -55,12 +56,13 @@ impl Group<'_> {
         let Scratch { path, bytes } = &mut *self.scratch;
         path.clear();
         path.extend([self.name, "/", file]);
+        let directory = self.directory?;
         let open = || {
             let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-            rustix::fs::openat(self.directory?, &**path, flags, Mode::empty()).ok()
+            rustix::fs::openat(directory, &**path, flags, Mode::empty())
         };
         let Some(kept) = self.kept else {
-            read(open()?, bytes)?;
+            read(open().ok()?, bytes)?;
             return std::str::from_utf8(bytes).ok();
         };
         let mut kept = lock(&kept.0);
@@ -73,7 +75,12 @@ impl Group<'_> {
                 Some(None) => kept.clear(),
             }
         }
-        let opened = open();
+        let opened = match open() {
+            Ok(opened) => Some(opened),
+            Err(Errno::NOENT) => None,
+            // No descriptor is left, say: that tells nothing of the group.
+            Err(_) => return None,
+        };
         let is_read = opened.as_ref().and_then(|opened| read(opened, bytes));
         if kept.len() < KeptFiles::MOST {
             kept.push((file, opened));
