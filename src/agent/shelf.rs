@@ -109,9 +109,16 @@ impl ImageStore for LocalShelf {
         let (done, answer) = oneshot::channel();
         let (images, stop) = (self.images.clone(), self.stop.clone());
         self.tracker.spawn(async move {
-            let fetch = Box::pin(fetch(&images, &order));
-            let fetched = stop.run_until_cancelled(fetch).await;
-            let _whoever_waits = done.send(fetched.unwrap_or(Err(RuntimeError::Cancelled)));
+            let mut fetch = Box::pin(fetch(&images, &order));
+            let fetched = tokio::select! {
+                fetched = &mut fetch => fetched,
+                () = stop.cancelled() => {
+                    // It discards what it has in the middle.
+                    order.cut.cancel();
+                    fetch.await
+                }
+            };
+            let _whoever_waits = done.send(fetched);
         });
         answer
     }

@@ -36,6 +36,8 @@ pub(super) const OF_SOCKET: usize = 4;
 /// is over; an agent that starts again counts anew.
 const UNDER_WAY_MAX: usize = 2;
 const KEPT_MAX: usize = 10;
+/// Least time for which a pulled image counts: so long the node keeps it in any case.
+const KEPT_LEAST: Duration = Duration::from_secs(600);
 
 /// The node's images, as the API needs them.
 pub(crate) trait NodeImages: Send + Sync + 'static {
@@ -88,11 +90,18 @@ struct CallerPulls {
     kept: HashMap<String, Instant>,
 }
 
+/// Fetch that is under way, at its place.
+type PlacedFetch = (ImageFetch, AheadPlace);
+
 /// Place of one pull, given back when it is dropped.
 struct AheadPlace {
     _place: OwnedSemaphorePermit,
     /// `None`: the caller has to do with all containers.
     of: Option<(AheadPulls, Arc<str>)>,
+    image: String,
+    keep: Duration,
+    /// Whether the image is on the node: one that never came is none that is kept.
+    is_pulled: bool,
 }
 
 /// No pull yet.
@@ -110,7 +119,13 @@ impl AheadPulls {
         if of.is_some() {
             self.count(&access.by, order, Instant::now())?;
         }
-        Ok(AheadPlace { _place: place, of })
+        Ok(AheadPlace {
+            _place: place,
+            of,
+            image: order.image.to_string(),
+            keep: order.keep,
+            is_pulled: false,
+        })
     }
 
     fn count(&self, by: &Arc<str>, order: &ImageOrder, now: Instant) -> Result<(), Problem> {
@@ -134,17 +149,25 @@ impl AheadPulls {
         }
         pulls.under_way += 1;
         let end = pulls.kept.entry(image).or_insert(now);
-        *end = (*end).max(now + order.keep);
+        *end = (*end).max(now + order.keep.max(KEPT_LEAST));
         Ok(())
     }
 }
 
 impl Drop for AheadPlace {
     fn drop(&mut self) {
-        if let Some((pulls, by)) = &self.of
-            && let Some(pulls) = lock(&pulls.callers).get_mut(by)
-        {
-            pulls.under_way -= 1;
+        let Some((pulls, by)) = &self.of else { return };
+        let mut callers = lock(&pulls.callers);
+        let Some(pulls) = callers.get_mut(by) else {
+            return;
+        };
+        pulls.under_way -= 1;
+        if self.is_pulled {
+            let end = Instant::now() + self.keep.max(KEPT_LEAST);
+            let known = pulls.kept.entry(self.image.clone()).or_insert(end);
+            *known = (*known).max(end);
+        } else {
+            pulls.kept.remove(&self.image);
         }
     }
 }
@@ -218,12 +241,11 @@ pub(super) async fn fetch<N: NodeApi>(
     let order = order.await?;
     let place = pulls.take(&access, &order)?;
     let fetch = node.fetch_image(order).await?;
-    let lines = futures_util::stream::unfold(Some(fetch), next);
+    let lines = futures_util::stream::unfold(Some((fetch, place)), next);
     // Whoever may not come in any more pulls nothing more, either.
-    let lines = lines.take_until(access.end.reached()).map(move |line| {
-        let _until_the_stream_ends = &place;
-        Ok::<_, Infallible>(line)
-    });
+    let lines = lines
+        .take_until(access.end.reached())
+        .map(Ok::<_, Infallible>);
     let headers = [
         (header::CONTENT_TYPE, "application/x-ndjson"),
         (header::CACHE_CONTROL, "no-store"),
@@ -232,14 +254,15 @@ pub(super) async fn fetch<N: NodeApi>(
 }
 
 /// The next line, and what follows it.
-async fn next(fetch: Option<ImageFetch>) -> Option<(Bytes, Option<ImageFetch>)> {
-    let mut fetch = fetch?;
+async fn next(under_way: Option<PlacedFetch>) -> Option<(Bytes, Option<PlacedFetch>)> {
+    let (mut fetch, mut place) = under_way?;
     let line = match tokio::time::timeout(LINE_EACH, &mut fetch.done).await {
         Err(_) => {
             let line = progress(&fetch);
-            return Some((Bytes::from(format!("{line}\n")), Some(fetch)));
+            return Some((Bytes::from(format!("{line}\n")), Some((fetch, place))));
         }
         Ok(Ok(digest)) => {
+            place.is_pulled = true;
             let mut line = progress(&fetch);
             line["status"] = json!("pulled");
             line["digest"] = json!(digest);

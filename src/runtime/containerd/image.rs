@@ -50,7 +50,7 @@ mod unpack;
 #[cfg(any(test, fuzzing))]
 pub(crate) use manifest::parse as parse_manifest;
 
-/// Time in which a cancelled pull discards the layers that it unpacked in part.
+/// Time in which a pull that failed, or was cancelled, discards the layers that it unpacked in part.
 const DISCARD_WITHIN: Duration = Duration::from_secs(2);
 
 /// Images of one containerd namespace. Clones share everything.
@@ -130,19 +130,21 @@ impl Images {
         let ensured = self
             .0
             .ensure(reference, (pull, signatures), (&share, progress));
-        let digest = tokio::select! {
+        let ensured = tokio::select! {
             biased;
-            () = cancel.cancelled() => None,
-            digest = Box::pin(ensured) => Some(digest?),
+            () = cancel.cancelled() => Err(RuntimeError::Cancelled),
+            digest = Box::pin(ensured) => digest,
         };
-        let Some(digest) = digest else {
-            let discarded = unpack::discard(&self.0.client, &share);
-            // What is left after that goes with the next try, or the next sweep.
-            let _ = tokio::time::timeout(DISCARD_WITHIN, discarded).await;
-            return Err(RuntimeError::Cancelled);
-        };
-        self.0.cache.note_asked(&digest);
-        Ok(digest)
+        match &ensured {
+            Ok(digest) => self.0.cache.note_asked(digest),
+            // Another layer's fault, too, leaves one in the middle.
+            Err(_) => {
+                let discarded = unpack::discard(&self.0.client, &share);
+                // What is left after that goes with the next try, or the next sweep.
+                let _ = tokio::time::timeout(DISCARD_WITHIN, discarded).await;
+            }
+        }
+        ensured
     }
 
     /// Makes sure that an image on the node is signed as every demand says: by what is noted, else by

@@ -99,7 +99,7 @@ pub(crate) async fn layer(
     result
 }
 
-/// Discards the layers that a pull which is cancelled unpacked in part.
+/// Discards the layers that a pull which has ended unpacked in part.
 pub(crate) async fn discard(client: &ContainerdClient, share: &PullShare) {
     for (_, scratch) in share.unpacking() {
         snapshots::discard(client, &scratch).await;
