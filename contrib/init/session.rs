@@ -121,7 +121,8 @@ pub(crate) fn run(commands: impl Iterator<Item = Command>) -> Result<u8, Option<
 /// The pipe to the first process, which may just have been started.
 fn open() -> io::Result<File> {
     for _ in 0..LOOKS_MAX {
-        if std::fs::metadata(PIPE)?.file_type().is_fifo() {
+        // It may be anything before its program, also unreadable.
+        if std::fs::metadata(PIPE).is_ok_and(|found| found.file_type().is_fifo()) {
             return OpenOptions::new().write(true).open(PIPE);
         }
         thread::sleep(LOOK_AGAIN);

@@ -55,7 +55,7 @@ impl fmt::Display for AgentRefusal {
         write!(f, "the agent refuses ({code}): {shown}")?;
         if matches!(self.code(), "NoSuchPath" | "NoSuchMethod") {
             let remedy = "the agent is of an older version than this client, and does not know the \
-                          order: update it, or order it by the program of its own node";
+                          order (update it), or the address has a wrong path";
             write!(f, "; {remedy}")?;
         }
         for fault in self.problem["errors"].as_array().into_iter().flatten() {
@@ -96,7 +96,7 @@ pub(crate) fn is_away(error: &anyhow::Error) -> bool {
 /// come to look again.
 ///
 /// # Errors
-/// Every other fault, and every one where it is not watched.
+/// Every other fault, and every one where it is not watched, or nothing was seen yet.
 pub(crate) async fn unless_away<T>(
     looked: anyhow::Result<T>,
     is_watched: bool,

@@ -26,11 +26,13 @@ const FILTERS: [&str; 4] = ["name", "label", "status", "owner"];
 pub(super) async fn list(agent: &Agent, flags: &ListFlags, screen: Screen) -> anyhow::Result<()> {
     let filters = filters(&flags.filter)?;
     let is_watched = flags.watch && screen.is_terminal && !screen.json;
+    let mut is_seen = false;
     loop {
         let containers = containers(agent, &filters).await;
-        let Some(containers) = unless_away(containers, is_watched, screen).await? else {
+        let Some(containers) = unless_away(containers, is_seen, screen).await? else {
             continue;
         };
+        is_seen = is_watched;
         let is_narrowed = flags.all || filters.iter().any(|(key, _)| *key == "status");
         let shown: Vec<_> = containers
             .into_iter()

@@ -68,7 +68,8 @@ pub(super) async fn run(agent: &Agent, flags: &RunFlags, screen: Screen) -> anyh
             signal = interrupted() => stop(agent, &name, signal, screen).await,
         },
     };
-    if flags.rm {
+    let is_others = |error: &anyhow::Error| error.is::<session::OtherCaller>();
+    if flags.rm && !ended.as_ref().is_err_and(is_others) {
         let removed = remove(agent, &name).await;
         removed.with_context(|| format!("{name} is not removed; `rm {name}` removes it"))?;
         return ended;

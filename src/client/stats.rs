@@ -12,11 +12,13 @@ use super::times::bytes;
 /// Shows what containers use; on a terminal anew each two seconds.
 pub(super) async fn stats(agent: &Agent, flags: &StatFlags, screen: Screen) -> anyhow::Result<()> {
     let is_once = flags.no_stream || !screen.is_terminal || screen.json;
+    let mut is_seen = false;
     loop {
         let all = usages(agent, &flags.names).await;
-        let Some(all) = unless_away(all, !is_once, screen).await? else {
+        let Some(all) = unless_away(all, is_seen, screen).await? else {
             continue;
         };
+        is_seen = true;
         if screen.json {
             screen.value(&json!({"containers": all}))?;
         } else {

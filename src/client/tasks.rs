@@ -32,11 +32,13 @@ pub(super) async fn kill(agent: &Agent, flags: &KillFlags, screen: Screen) -> an
 /// Shows the processes of a container; by `--watch` anew each two seconds.
 pub(super) async fn top(agent: &Agent, flags: &TopFlags, screen: Screen) -> anyhow::Result<()> {
     let is_watched = flags.watch && screen.is_terminal && !screen.json;
+    let mut is_seen = false;
     loop {
         let told = agent.see(&["containers", &flags.name, "top"]).await;
-        let Some(told) = unless_away(told, is_watched, screen).await? else {
+        let Some(told) = unless_away(told, is_seen, screen).await? else {
             continue;
         };
+        is_seen = is_watched;
         if screen.json {
             screen.value(&told)?;
         } else {

@@ -13,7 +13,7 @@ use super::stop;
 use crate::client::agent::Agent;
 use crate::client::change::end_of;
 use crate::client::exec;
-use crate::client::fault::{EXIT_FAILED, is_away, refusal};
+use crate::client::fault::{EXIT_FAILED, is_away, is_unread, refusal};
 use crate::client::interrupted;
 use crate::client::order::{ExecFlags, RunFlags};
 use crate::client::screen::Screen;
@@ -22,6 +22,11 @@ use crate::client::screen::Screen;
 const ENDED_WITHIN: Duration = Duration::from_secs(30);
 /// Roles that may make a container, and run nothing in it.
 const TOO_FEW: [&str; 2] = ["read", "deploy"];
+
+/// Remark that somebody else has the container's session, which is left to him.
+#[derive(Debug, thiserror::Error)]
+#[error("another caller made {0} at the same time, or joined it: it is left to him")]
+pub(super) struct OtherCaller(String);
 
 /// Whether a session can be had, asked before anything is made.
 pub(super) async fn may_begin(agent: &Agent, flags: &RunFlags) -> anyhow::Result<()> {
@@ -69,8 +74,12 @@ pub(super) async fn run(
             let _it_ends_with_its_program = end(agent, name).await;
             return Ok(code);
         }
+        Err(error) if is_unread(&error) => return Err(error),
         Err(error) if is_away(&error) => {
             return Err(error.context(format!("{name} ends with its session, which is lost")));
+        }
+        Err(error) if refusal(&error).is_some_and(|refusal| refusal.status == 409) => {
+            return Err(error.context(OtherCaller(name.to_owned())));
         }
         Err(error) if refusal(&error).is_some() => {
             let begun =

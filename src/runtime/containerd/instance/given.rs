@@ -108,6 +108,8 @@ pub(super) struct Owners {
     /// Whether it takes its variables from memory: one that an older agent made has them in its OCI
     /// spec.
     pub(super) begins_with_init: bool,
+    /// Whether its first process waits for the caller of its program.
+    pub(super) awaits_caller: bool,
 }
 
 impl Owners {
@@ -119,6 +121,7 @@ impl Owners {
             process: (id("uid").ok()?, id("gid").ok()?),
             ids: HostIds::of(&spec),
             begins_with_init: secrets::begins_with_init(&process["args"]),
+            awaits_caller: secrets::awaits_caller(&process["args"]),
         })
     }
 

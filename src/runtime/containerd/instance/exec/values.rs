@@ -26,14 +26,18 @@ impl Instances {
         init: u32,
         program: AddedProgram<'_>,
     ) -> Result<Vec<u8>, ExecRefusal> {
-        let owners = Owners::of(oci_spec).filter(|owners| owners.begins_with_init);
-        let Some(owners) = owners else {
+        let owners = Owners::of(oci_spec);
+        if program.command.is_empty() && !owners.as_ref().is_some_and(|own| own.awaits_caller) {
+            // Whatever the record says by now: an agent that knew no such containers may have made it.
+            let message = "its own program runs already as its first process";
+            let failure = Failure::new(Reason::NoCommand, message);
+            return Err(ExecRefusal::Failed(failure));
+        }
+        let owners = owners.filter(|owners| owners.begins_with_init);
+        let Some(owners) = owners.filter(|_| !program.command.is_empty()) else {
+            // Without words, the very ones of the first process, which waits for them.
             return oci::exec::process(oci_spec, program).map_err(ExecRefusal::Failed);
         };
-        if program.command.is_empty() {
-            // The very words of the first process, which waits for them.
-            return oci::exec::process(oci_spec, program).map_err(ExecRefusal::Failed);
-        }
         let memory = &self.config.values.memory;
         let variables = memory.variables(name.instance);
         let mut variables = variables.map_err(|error| unreadable(&error))?;
