@@ -47,7 +47,8 @@ pub(super) async fn expectation(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// Span of a request, which tells nothing that a caller made up: no path, no query, no header.
+/// Span of a request, which tells nothing that a caller made up, but for the trace and the id that he gave
+/// it: no path, no query, no other header.
 fn span(request: &Request, id: &str) -> Span {
     let caller = || request.headers().get(TRACE_PARENT)?.to_str().ok();
     let mut span = Span::follow(SpanOf::Request, caller);

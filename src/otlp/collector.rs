@@ -1,11 +1,12 @@
 //! HTTP client for a collector: one call at a time, bounded in time and size.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use prost::Message as _;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
-use reqwest::{Certificate, Client, ClientBuilder, Identity, Response, StatusCode};
+use reqwest::{Certificate, Client, ClientBuilder, Identity, Response, StatusCode, Url};
 
 use super::settings::{CertificateFiles, SignalSettings};
 use super::wire::{OtlpAnswer, PartialSuccess};
@@ -51,6 +52,10 @@ impl Collector {
             .connect_timeout(signal.timeout)
             .pool_idle_timeout(Duration::from_secs(30))
             .http1_only();
+        if is_loopback(&signal.url) {
+            // The proxy's loopback is another one.
+            builder = builder.no_proxy();
+        }
         if signal.url.scheme() == "https" {
             builder = trusting(builder, files)?;
         } else {
@@ -127,9 +132,20 @@ impl Collector {
     }
 }
 
+fn is_loopback(url: &Url) -> bool {
+    let host = url.host_str().unwrap_or_default();
+    let ip = host.trim_matches(['[', ']']).parse::<IpAddr>();
+    host == "localhost" || ip.is_ok_and(|ip| ip.is_loopback())
+}
+
 fn trusting(builder: ClientBuilder, files: &CertificateFiles) -> Result<ClientBuilder, String> {
     let read = |path: &std::path::Path| {
-        let read = std::fs::read(path);
+        // The agent's start waits for no pipe.
+        let read = match std::fs::metadata(path) {
+            Ok(found) if !found.is_file() => Err(std::io::Error::other("it is no file")),
+            Ok(_) => std::fs::read(path),
+            Err(error) => Err(error),
+        };
         read.map_err(|error| format!("{} cannot be read: {error}", path.display()))
     };
     let mut builder = builder;

@@ -6,11 +6,15 @@ use std::sync::Mutex;
 
 use tokio::sync::Notify;
 
-use super::wire::OtlpSpan;
+use super::wire::{OtlpSpan, SERVER};
 use crate::lock::lock;
 
 /// Most spans that wait: some two megabytes.
 pub(super) const SPANS_MAX: usize = 2048;
+
+/// Spans up to which one of the API's requests finds a place: whoever calls the port may make these, and
+/// takes none of the others' places.
+const REQUESTS_MAX: usize = SPANS_MAX / 2;
 
 /// Spans of one request.
 pub(super) const BATCH_MAX: usize = 512;
@@ -32,7 +36,11 @@ impl SpanQueue {
     /// Adds a span, or counts it as lost where there is no place.
     pub(super) fn push(&self, span: OtlpSpan) {
         let mut waiting = lock(&self.waiting);
-        if waiting.spans.len() >= SPANS_MAX {
+        let most = match span.kind == SERVER {
+            true => REQUESTS_MAX,
+            false => SPANS_MAX,
+        };
+        if waiting.spans.len() >= most {
             waiting.lost += 1;
             return;
         }
@@ -88,5 +96,18 @@ mod tests {
             assert_eq!(batch[0].name, first.to_string());
         }
         assert!(queue.take().is_empty());
+    }
+
+    #[test]
+    fn requests_leave_places_for_the_agents_own_work() {
+        let queue = SpanQueue::default();
+        let request = |n| OtlpSpan {
+            kind: SERVER,
+            ..span(n)
+        };
+        (0..SPANS_MAX).for_each(|n| queue.push(request(n)));
+        assert_eq!(queue.take_lost(), (SPANS_MAX - REQUESTS_MAX) as u64);
+        (REQUESTS_MAX..SPANS_MAX).for_each(|n| queue.push(span(n)));
+        assert_eq!(queue.take_lost(), 0);
     }
 }

@@ -122,6 +122,20 @@ fn signal(environment: Environment<'_>, which: &str) -> Result<Option<SignalSett
         }
         (None, None) => return Ok(None),
     };
+    for what in [
+        "CERTIFICATE",
+        "CLIENT_CERTIFICATE",
+        "CLIENT_KEY",
+        "TEMPORALITY_PREFERENCE",
+    ] {
+        if text(environment, &own(what))?.is_some_and(|value| value != "cumulative") {
+            let name = own(what);
+            return Err(format!(
+                "{name} is not known to the agent: certificates are for both kinds (OTEL_EXPORTER_OTLP_{what}), and \
+                 counts are cumulative"
+            ));
+        }
+    }
     for (what, only) in [("PROTOCOL", "http/protobuf"), ("COMPRESSION", "none")] {
         if let Some((name, value)) = either(what)?.filter(|(_, value)| value != only) {
             return Err(format!("{name} is {value:?}: the agent knows {only} alone"));

@@ -40,7 +40,7 @@ impl SignalLog {
 
     /// Notes that items were lost.
     pub(super) fn lost(&mut self, count: u64) {
-        self.lost += count;
+        self.lost = self.lost.saturating_add(count);
         if self.lost > 0 {
             self.tell();
         }
@@ -58,7 +58,6 @@ impl SignalLog {
     pub(super) fn worked(&mut self) {
         if std::mem::take(&mut self.is_failing) {
             self.fault.clear();
-            self.told_at = None;
             tracing::info!(
                 signal = self.signal,
                 host = self.host,

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::queue::SpanQueue;
 use super::sampler::TraceSampler;
-use super::wire::{AttributeValue, OtlpAttribute, OtlpSpan, OtlpStatus, nanos};
+use super::wire::{AttributeValue, OtlpAttribute, OtlpSpan, OtlpStatus, SERVER, nanos};
 use super::{Span, SpanFact, SpanOf};
 
 /// Longest text of an attribute.
@@ -206,7 +206,7 @@ impl SpanOf {
     const fn kind(self) -> i32 {
         match self {
             Self::Step | Self::Pull => 1,
-            Self::Request => 2,
+            Self::Request => SERVER,
             Self::ChasCall => 3,
         }
     }
@@ -272,6 +272,13 @@ impl Span {
     pub(crate) fn fail(&mut self, word: &str) {
         if let Some(open) = &mut self.open {
             open.failure = Some(word.to_owned());
+        }
+    }
+
+    /// Notes that the work did not fail, after all.
+    pub(crate) fn succeed(&mut self) {
+        if let Some(open) = &mut self.open {
+            open.failure = None;
         }
     }
 

@@ -5,6 +5,9 @@ use std::time::SystemTime;
 
 use prost::{Message, Oneof};
 
+/// Kind of a span that answers another process (`SPAN_KIND_SERVER`).
+pub(super) const SERVER: i32 = 2;
+
 /// Time as the messages have it: nanoseconds since 1970.
 pub(super) fn nanos(time: SystemTime) -> u64 {
     let since = time.duration_since(SystemTime::UNIX_EPOCH);

@@ -33,12 +33,15 @@ pub(crate) async fn run(
 ) -> Result<LocalImage, RuntimeError> {
     let mut span = Span::begin(SpanOf::Pull);
     span.text(SpanFact::Image, || fetch.image.to_string());
+    // Who cancels a pull drops it, wherever it is.
+    span.fail(word(&RuntimeError::Cancelled));
     let before = fetch.progress.received_bytes();
     let brought = bring(fetch, host, version).await;
     let received = fetch.progress.received_bytes().saturating_sub(before);
     span.number(SpanFact::Received, received);
-    if let Err(error) = &brought {
-        span.fail(word(error));
+    match &brought {
+        Ok(_) => span.succeed(),
+        Err(error) => span.fail(word(error)),
     }
     if let Some(reason) = want_of_room(&brought) {
         fetch.lease.abandon(reason == Reason::ImageTooLarge).await;
