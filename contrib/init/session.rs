@@ -1,17 +1,20 @@
 //! First process that waits for its program's caller, and the program's own process: an exec starts it in
 //! the same container, with the caller's input and terminal. Between them is a pipe, which the first
-//! process has as its input: a first byte says that a caller is there, a second one is the program's exit
-//! code, and the end of the pipe is the end of both.
+//! process has as its input: first comes the number of the process that runs the program, then the
+//! program's exit code. The first process ends with that process, whoever else has the pipe open.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter, Read as _, Write as _};
-use std::os::fd::IntoRawFd as _;
+use std::os::fd::{AsFd, IntoRawFd as _};
 use std::os::unix::fs::FileTypeExt as _;
 use std::process::{self, Command};
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::Duration;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, retry_on_intr};
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use rustix::stdio::dup2_stdin;
 use signal_hook::consts::signal;
 use signal_hook::iterator::Signals;
@@ -25,8 +28,6 @@ const LOOKS_MAX: u32 = 1000;
 const LOOK_AGAIN: Duration = Duration::from_millis(10);
 /// Input of the first process, as another process of the container finds it.
 const PIPE: &str = "/proc/1/fd/0";
-/// Byte that says that a caller is there.
-const BEGUN: u8 = 1;
 /// Exit code where no caller came; that of `timeout`.
 const NOT_CALLED: u8 = 124;
 /// Exit code of a program that told none: it was killed, with all of its session.
@@ -73,18 +74,50 @@ fn ended(
     to_itself: PipeWriter,
     is_called: &Sender<()>,
 ) -> io::Result<u8> {
-    from_caller.read_exact(&mut [0])?;
-    // From now on the pipe ends with the caller's process.
+    let mut number = [0; 4];
+    from_caller.read_exact(&mut number)?;
     drop(to_itself);
     let _whoever_waits = is_called.send(());
-    let mut told = Vec::new();
-    from_caller.by_ref().take(1).read_to_end(&mut told)?;
-    io::copy(&mut from_caller, &mut io::sink())?;
-    let Some(exit_code) = told.first() else {
-        eprintln!("chas init: the session was cut, and the program killed with it");
-        return Ok(KILLED);
-    };
-    Ok(*exit_code)
+    match Pid::from_raw(i32::from_ne_bytes(number)).map(|pid| pidfd_open(pid, PidfdFlags::empty()))
+    {
+        // The program may have the pipe open, too, and be there for ever.
+        Some(Ok(runner)) => {
+            is_readable(&runner, None)?;
+        }
+        // It has ended already.
+        Some(Err(Errno::SRCH)) | None => {}
+        // Before Linux 5.3 the end of the pipe is what shows it.
+        Some(Err(_)) => {
+            let code = told(&mut from_caller)?;
+            io::copy(&mut from_caller, &mut io::sink())?;
+            return Ok(code);
+        }
+    }
+    match is_readable(&from_caller, Some(Timespec::default()))? {
+        true => told(&mut from_caller),
+        false => Ok(killed()),
+    }
+}
+
+/// Exit code that the program's process told, until its end. It writes nothing else.
+fn told(from_caller: &mut PipeReader) -> io::Result<u8> {
+    let mut code = [0];
+    match from_caller.read(&mut code)? {
+        0 => Ok(killed()),
+        _ => Ok(code[0]),
+    }
+}
+
+fn killed() -> u8 {
+    eprintln!("chas init: the session was cut, and the program killed with it");
+    KILLED
+}
+
+/// Whether there is something to read, or the other side has ended; `None`: waits for that.
+fn is_readable(file: impl AsFd, timeout: Option<Timespec>) -> io::Result<bool> {
+    let mut looked = [PollFd::new(&file, PollFlags::IN)];
+    let count = retry_on_intr(|| poll(&mut looked, timeout.as_ref()))?;
+    Ok(count > 0)
 }
 
 /// Takes away what ends in the container, until it is to end itself.
@@ -105,7 +138,8 @@ fn end_by(mut signals: Signals) {
 /// None can be executed, with the reason of the last one; `None`: there is none.
 pub(crate) fn run(commands: impl Iterator<Item = Command>) -> Result<u8, Option<io::Error>> {
     let mut pipe = open().map_err(Some)?;
-    pipe.write_all(&[BEGUN]).map_err(Some)?;
+    let number = process::id().to_ne_bytes();
+    pipe.write_all(&number).map_err(Some)?;
     let ended = reaper::attend(commands);
     let exit_code = match &ended {
         Ok(exit_code) => *exit_code,

@@ -151,6 +151,20 @@ async fn an_input_that_is_no_terminal_goes_to_the_program_and_its_end_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_has_the_pipe_of_the_first_process_open_keeps_no_container() {
+    let stand = Stand::new().await;
+    let image = stand.image("box:1");
+    let script =
+        "setsid sh -c 'exec 9>/proc/1/fd/0; echo open; exec sleep 99999' & sleep 1; exit 5\n";
+    let words = ["run", "-i", "--name", "kept", &image, "sh"];
+    let ran = piped(&stand, &words, script.as_bytes());
+    assert_eq!((ran.code, &*ran.out), (5, "open\n"), "{ran:?}");
+    ends(&stand, "kept", 5).await;
+    stand.agent.delete_and_wait("kept").await;
+    stand.end().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_image_of_one_static_program_is_run_by_its_caller() {
     let stand = Stand::new().await;
     let directory = tempfile::tempdir().unwrap();
