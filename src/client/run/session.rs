@@ -3,6 +3,7 @@
 //! ends.
 
 use std::io::{self, IsTerminal as _};
+use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::bail;
@@ -56,9 +57,11 @@ pub(super) async fn run(
     request: RequestBuilder,
     screen: Screen,
 ) -> anyhow::Result<u8> {
+    // One for all of it: a signal that comes between two waits is not lost.
+    let mut signal = pin!(interrupted());
     let made = tokio::select! {
         made = agent.open_answer(request) => made,
-        signal = interrupted() => return stop(agent, name, signal, screen).await,
+        signal = &mut signal => return stop(agent, name, signal, screen).await,
     };
     if let Err(error) = made {
         return Err(match lacks_sessions(&error) {
@@ -68,7 +71,13 @@ pub(super) async fn run(
             false => error,
         });
     }
-    let ended = exec::exec(agent, &ExecFlags::of_own(name, flags), screen).await;
+    let own = ExecFlags::of_own(name, flags);
+    let ended = tokio::select! {
+        // Once it runs, it hears the signal itself.
+        biased;
+        ended = Box::pin(exec::exec(agent, &own, screen)) => ended,
+        signal = &mut signal => return stop(agent, name, signal, screen).await,
+    };
     let error = match ended {
         Ok(code) => {
             let _it_ends_with_its_program = end(agent, name).await;
