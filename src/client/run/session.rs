@@ -78,6 +78,10 @@ pub(super) async fn run(
         ended = Box::pin(exec::exec(agent, &own, screen)) => ended,
         signal = &mut signal => return stop(agent, name, signal, screen).await,
     };
+    let is_others = match &ended {
+        Err(error) => is_others(agent, name, error).await,
+        Ok(_) => false,
+    };
     let error = match ended {
         Ok(code) => {
             let _it_ends_with_its_program = end(agent, name).await;
@@ -87,7 +91,7 @@ pub(super) async fn run(
         Err(error) if is_away(&error) => {
             return Err(error.context(format!("{name} ends with its session, which is lost")));
         }
-        Err(error) if refusal(&error).is_some_and(|refusal| refusal.status == 409) => {
+        Err(error) if is_others => {
             return Err(error.context(OtherCaller(name.to_owned())));
         }
         Err(error) if refusal(&error).is_some() => {
@@ -105,6 +109,15 @@ pub(super) async fn run(
         }
         Err(_) => Err(error),
     }
+}
+
+/// Whether a session was refused because somebody else has it: the container runs.
+async fn is_others(agent: &Agent, name: &str, error: &anyhow::Error) -> bool {
+    if refusal(error).is_none_or(|refusal| refusal.status != 409) {
+        return false;
+    }
+    let one = agent.see(&["containers", name]).await;
+    one.is_ok_and(|one| one["status"] == "running")
 }
 
 /// Waits for the end of the container; answers its exit code.
