@@ -110,10 +110,14 @@ pub(super) async fn kept(agent: &Agent, name: &str, error: &anyhow::Error) -> Op
     let refused = refusal(error)?;
     let one = agent.see(&["containers", name]).await.ok()?;
     // What is refused at once is no reason of a container.
-    (one["reason"] == refused.code()).then(|| {
-        format!(
+    (one["reason"] == refused.code()).then(|| match one["status"] == "running" {
+        true => format!(
+            "{name} runs on as it was, and the change is tried again: `explain {name}` tells more, \
+             `rollback {name}` takes it back"
+        ),
+        false => format!(
             "{name} is kept, and tried again: `explain {name}` tells more, `rm {name}` removes it"
-        )
+        ),
     })
 }
 
