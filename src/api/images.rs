@@ -102,6 +102,8 @@ struct AheadPlace {
     keep: Duration,
     /// Whether the image is on the node: one that never came is none that is kept.
     is_pulled: bool,
+    /// End of its time by an earlier pull, which this one's fault does not take away.
+    before: Option<Instant>,
 }
 
 /// No pull yet.
@@ -116,19 +118,27 @@ impl AheadPulls {
     fn take(&self, access: &Access, order: &ImageOrder) -> Result<AheadPlace, Problem> {
         let place = self.places.take(access.peer)?;
         let of = (!access.has_all()).then(|| (self.clone(), Arc::clone(&access.by)));
-        if of.is_some() {
-            self.count(&access.by, order, Instant::now())?;
-        }
+        let before = match of {
+            Some(_) => self.count(&access.by, order, Instant::now())?,
+            None => None,
+        };
         Ok(AheadPlace {
             _place: place,
             of,
             image: order.image.to_string(),
             keep: order.keep,
             is_pulled: false,
+            before,
         })
     }
 
-    fn count(&self, by: &Arc<str>, order: &ImageOrder, now: Instant) -> Result<(), Problem> {
+    /// Counts a pull; answers until when its image counted before.
+    fn count(
+        &self,
+        by: &Arc<str>,
+        order: &ImageOrder,
+        now: Instant,
+    ) -> Result<Option<Instant>, Problem> {
         let mut callers = lock(&self.callers);
         let pulls = callers.entry(Arc::clone(by)).or_default();
         if pulls.under_way >= UNDER_WAY_MAX {
@@ -148,9 +158,10 @@ impl AheadPulls {
             ))));
         }
         pulls.under_way += 1;
+        let before = pulls.kept.get(&image).copied();
         let end = pulls.kept.entry(image).or_insert(now);
         *end = (*end).max(now + order.keep.max(KEPT_LEAST));
-        Ok(())
+        Ok(before)
     }
 }
 
@@ -166,6 +177,8 @@ impl Drop for AheadPlace {
             let end = Instant::now() + self.keep.max(KEPT_LEAST);
             let known = pulls.kept.entry(self.image.clone()).or_insert(end);
             *known = (*known).max(end);
+        } else if let Some(before) = self.before {
+            pulls.kept.insert(self.image.clone(), before);
         } else {
             pulls.kept.remove(&self.image);
         }
@@ -301,4 +314,52 @@ fn shown(view: &ImageView, access: &Access) -> Value {
         "kept_until": view.kept_until.map(wire::time),
         "used": !view.used_by.is_empty(), "used_by": users.collect::<Vec<_>>(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use state::spec::ImagePull;
+    use tokio::sync::Semaphore;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pull_that_is_cut_gives_back_no_place_of_an_earlier_one() {
+        let (pulls, by) = (pulls(), Arc::<str>::from("team"));
+        let free = Arc::new(Semaphore::new(100));
+        let pull = |n: usize, is_pulled: bool| {
+            let order = ImageOrder {
+                image: format!("r.example/a:{n}").parse().unwrap(),
+                image_pull: ImagePull::IfNotPresent,
+                keep: Duration::from_secs(3600),
+            };
+            let before = pulls.count(&by, &order, Instant::now()).ok()?;
+            let place = Arc::clone(&free).try_acquire_owned().unwrap();
+            drop(AheadPlace {
+                _place: place,
+                of: Some((pulls.clone(), Arc::clone(&by))),
+                image: order.image.to_string(),
+                keep: order.keep,
+                is_pulled,
+                before,
+            });
+            Some(())
+        };
+        for n in 0..KEPT_MAX {
+            assert!(
+                pull(n + 100, false).is_some(),
+                "one that failed counts for nothing"
+            );
+            assert!(pull(n, true).is_some());
+        }
+        for n in 0..KEPT_MAX {
+            assert!(
+                pull(n, false).is_some(),
+                "what is kept may be asked for again"
+            );
+            assert!(pull(n + 100, false).is_none(), "and its place stays taken");
+        }
+        tokio::time::advance(Duration::from_secs(3601)).await;
+        assert!(pull(100, true).is_some());
+    }
 }
