@@ -29,7 +29,8 @@ pub(super) const OF_NETWORK: usize = 128;
 pub(super) const OF_SOCKET: usize = 16;
 /// Events that are looked at for one piece of an answer.
 const AT_ONCE: usize = 256;
-/// Time without an event after which a comment shows that the connection lives.
+/// Time without a piece after which a comment shows that the connection lives, and tells the position:
+/// also where events come that this reader is not shown.
 const COMMENT_AFTER: Duration = Duration::from_secs(15);
 /// Time after which an answer ends, with its position: whoever reads comes back with that, and one that
 /// never reads, whose host takes all for it, keeps its place no longer.
@@ -60,6 +61,7 @@ pub(super) async fn events<N: NodeApi>(
         filter: filter(&parameters, Arc::clone(&access.names))?,
         as_lines: wants_objects(&headers),
         follows,
+        comments_at: Instant::now() + COMMENT_AFTER,
         ends_at: Instant::now() + LASTS_MAX,
         has_begun: false,
         has_read: false,
@@ -144,6 +146,7 @@ struct EventReader {
     filter: Filter,
     as_lines: bool,
     follows: bool,
+    comments_at: Instant,
     ends_at: Instant,
     has_begun: bool,
     has_read: bool,
@@ -156,13 +159,18 @@ impl EventReader {
         if self.is_over {
             return None;
         }
+        let piece = self.next_piece().await?;
+        let now = Instant::now();
+        self.comments_at = now + COMMENT_AFTER;
+        self.is_over |= now >= self.ends_at;
+        Some((piece, self))
+    }
+
+    async fn next_piece(&mut self) -> Option<Bytes> {
         if !std::mem::replace(&mut self.has_begun, true) && !self.as_lines {
             // The headers are sent with it, and the number is where the reader comes back to although
             // no event was for it.
-            return Some((
-                format!(": events follow\nid: {}\n\n", self.position).into(),
-                self,
-            ));
+            return Some(format!(": events follow\nid: {}\n\n", self.position).into());
         }
         loop {
             self.newest.mark_unchanged();
@@ -173,8 +181,7 @@ impl EventReader {
             self.has_read = true;
             let (is_last, piece) = self.piece(&page.events);
             if !piece.is_empty() {
-                self.is_over = Instant::now() >= self.ends_at;
-                return Some((piece.into(), self));
+                return Some(piece.into());
             }
             if !is_last {
                 continue;
@@ -184,12 +191,10 @@ impl EventReader {
             }
             tokio::select! {
                 biased;
+                // First, and at one moment: events that others are shown may come all the time.
+                () = tokio::time::sleep_until(self.comments_at) => return Some(self.comment()),
                 _ = self.newest.changed() => {}
                 () = self.feed.readers_end() => return None,
-                () = tokio::time::sleep(COMMENT_AFTER) => {
-                    self.is_over = Instant::now() >= self.ends_at;
-                    return Some((self.comment(), self));
-                }
             }
         }
     }
@@ -220,7 +225,7 @@ impl EventReader {
 
     /// Tells a reader that events after its position are not kept any more. One that comes with such
     /// a position is shown those that are; one that reads too slowly is cut off.
-    fn lost(mut self, first: Option<u64>) -> (Bytes, Self) {
+    fn lost(&mut self, first: Option<u64>) -> Bytes {
         let resumes_at = first.map_or(self.feed.newest(), |first| first - 1);
         let data = serde_json::json!({
             "kind": "events_lost", "after": self.position, "resumes_at": resumes_at,
@@ -232,6 +237,6 @@ impl EventReader {
         } else {
             format!("id: {resumes_at}\nevent: events_lost\ndata: {data}\n\n")
         };
-        (piece.into(), self)
+        piece.into()
     }
 }

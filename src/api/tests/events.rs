@@ -161,17 +161,51 @@ async fn an_answer_ends_after_hours_with_the_position_of_its_reader() {
             "{lasted:?}"
         );
     }
-    // Nor does one go on to whom there is always something to tell.
-    let telling = async {
-        loop {
-            tokio::time::sleep(Duration::from_secs(10)).await;
-            node.tell("container_ready", Some("web"));
+    // Nor does one go on to whom there is always something to tell, or never anything of all that comes.
+    for query in ["", "?container=none"] {
+        let (began, path) = (tokio::time::Instant::now(), format!("/events{query}"));
+        tokio::select! {
+            () = tell_for_ever(&node) => {}
+            answer = get(&node, &path) => assert!(answer.text.ends_with("\n\n")),
         }
-    };
-    let began = tokio::time::Instant::now();
-    tokio::select! {
-        () = telling => {}
-        answer = get(&node, "/events") => assert!(answer.text.ends_with("\n\n")),
+        assert!(
+            began.elapsed() < hours + Duration::from_mins(1),
+            "{query}: {:?}",
+            began.elapsed()
+        );
     }
-    assert!(began.elapsed() < hours + Duration::from_mins(1));
+}
+
+async fn tell_for_ever(node: &Fake) {
+    loop {
+        tokio::time::sleep(Duration::from_secs(7)).await;
+        node.tell("container_ready", Some("web"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reader_who_is_shown_nothing_of_a_busy_feed_hears_its_position_nevertheless() {
+    for accept in ["text/event-stream", "application/x-ndjson"] {
+        let (node, began) = (told(), tokio::time::Instant::now());
+        let listening = async {
+            let request = Request::get("/events?container=db").header(header::ACCEPT, accept);
+            let request = of(ROOT, request.body(Body::empty()).unwrap());
+            let answer = router(std::sync::Arc::clone(&node), rules(None), None);
+            let pieces = answer.oneshot(request).await.unwrap().into_body();
+            let pieces = pieces.into_data_stream().take(3);
+            let pieces = pieces.map(|piece| String::from_utf8(piece.unwrap().to_vec()).unwrap());
+            pieces.collect::<Vec<_>>().await
+        };
+        let pieces = tokio::select! {
+            () = tell_for_ever(&node) => unreachable!(),
+            pieces = tokio::time::timeout(Duration::from_mins(5), listening) => pieces,
+        };
+        let expected = match accept {
+            "text/event-stream" => [": events follow\nid: 3\n\n", ":\nid: 5\n\n", ":\nid: 7\n\n"],
+            _ => ["\n"; 3],
+        };
+        assert_eq!(pieces.expect("something in five minutes"), expected);
+        let comments = if accept == "text/event-stream" { 2 } else { 3 };
+        assert_eq!(began.elapsed(), Duration::from_secs(15 * comments));
+    }
 }
