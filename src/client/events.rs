@@ -52,26 +52,49 @@ async fn take(
         query.push(("follow", "false".to_owned()));
     }
     let request = agent.get(&["events"]).query(&query);
-    let request = request.header("accept", "application/x-ndjson");
+    // Their comments bear the position as well, which lines of JSON have in events alone.
+    let request = request.header("accept", "text/event-stream");
     let mut response = agent.open_stream(request).await?;
     *has_begun = true;
-    let mut lines = Lines::default();
+    let (mut lines, mut told) = (Lines::default(), ToldEvent::default());
     loop {
         let Some(bytes) = next(agent, &mut response).await? else {
             return Ok(());
         };
         for line in lines.take(&bytes)? {
-            let Ok(event) = serde_json::from_slice::<Value>(&line) else {
+            let Some(event) = told.take(&line, position) else {
                 continue;
             };
-            if event["id"].is_u64() {
-                *position = Some(event["id"].to_string());
-            }
             match screen.json {
                 true => screen.line(&text::shown(&event.to_string(), usize::MAX))?,
                 false => screen.line(&line_of(&event, screen))?,
             }
         }
+    }
+}
+
+/// Server-Sent Event of which the lines are read.
+#[derive(Debug, Default)]
+struct ToldEvent {
+    id: Option<String>,
+    data: Vec<u8>,
+}
+
+impl ToldEvent {
+    /// Takes a line. The empty one at the end of an event, or of a comment, moves the position to it; the
+    /// event, where there is one.
+    fn take(&mut self, line: &[u8], position: &mut Option<String>) -> Option<Value> {
+        if let Some(id) = line.strip_prefix(b"id: ") {
+            let is_number = !id.is_empty() && id.iter().all(u8::is_ascii_digit);
+            self.id = is_number.then(|| String::from_utf8_lossy(id).into_owned());
+        } else if let Some(data) = line.strip_prefix(b"data: ") {
+            self.data = data.to_vec();
+        } else if line.is_empty() {
+            let Self { id, data } = std::mem::take(self);
+            *position = id.or_else(|| position.take());
+            return serde_json::from_slice(&data).ok();
+        }
+        None
     }
 }
 
@@ -94,4 +117,76 @@ fn line_of(event: &Value, screen: Screen) -> String {
     ];
     let parts: Vec<_> = parts.into_iter().filter(|part| !part.is_empty()).collect();
     parts.join("  ")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead as _, BufReader, Write as _};
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::client::agent::{NetworkWay, Way};
+
+    #[test]
+    fn a_position_is_taken_with_the_end_of_its_event_or_comment_and_kept_without_another() {
+        let (mut told, mut position) = (ToldEvent::default(), None);
+        let mut take = |text: &str| {
+            let lines = text.lines();
+            let told: Vec<_> = lines
+                .filter_map(|line| told.take(line.as_bytes(), &mut position))
+                .collect();
+            (told, position.clone())
+        };
+        let at = |id: &str| Some(id.to_owned());
+        assert_eq!(take(": events follow\nid: 41\n\n"), (vec![], at("41")));
+        // One that broke off comes again.
+        assert_eq!(take("id: 42\nevent: x\ndata: {}"), (vec![], at("41")));
+        assert_eq!(take("\n"), (vec![serde_json::json!({})], at("42")));
+        // An older agent's comments have none.
+        assert_eq!(take(":\n\n:\nid: x\n\n"), (vec![], at("42")));
+        assert_eq!(take(":\nid: 77\n\n"), (vec![], at("77")));
+    }
+
+    #[tokio::test]
+    async fn a_follower_who_was_shown_nothing_comes_back_to_where_it_began() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        // Answers end at once, as those of an agent that is restarted.
+        let asked = tokio::task::spawn_blocking(move || {
+            let mut asked = Vec::new();
+            for position in [41, 77, 78] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                asked.push(lines.next().unwrap().unwrap());
+                lines.find(|line| line.as_ref().unwrap().is_empty());
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n: events follow\nid: {position}\n\n"
+                );
+                stream.write_all(answer.as_bytes()).unwrap();
+            }
+            asked
+        });
+        let way = Way::Network(NetworkWay {
+            address,
+            insecure: true,
+            ca_file: None,
+            identity: None,
+            token: None,
+        });
+        let agent = Agent::open(way).await.unwrap();
+        let flags = EventFlags {
+            container: Vec::new(),
+            kind: vec!["container_exited".to_owned()],
+            since: None,
+            no_follow: false,
+        };
+        let asked = tokio::select! {
+            ended = events(&agent, &flags, Screen::new(false, true)) => panic!("{ended:?}"),
+            asked = asked => asked.unwrap(),
+        };
+        let expected = ["", "after=41&", "after=77&"];
+        let expected =
+            expected.map(|after| format!("GET /events?{after}kind=container_exited HTTP/1.1"));
+        assert_eq!(asked, expected);
+    }
 }
