@@ -41,6 +41,7 @@ use crate::view::{
 };
 
 mod access;
+mod answer;
 mod archives;
 mod auth;
 mod body;

@@ -6,7 +6,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json;
 use axum::body::{Body, BodyDataStream, Bytes};
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, Version, header};
@@ -16,6 +15,7 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use super::access::{Access, AccessEnd};
+use super::answer::Json;
 use super::containers::find_managed;
 use super::error::Problem;
 use super::listener::Pace;

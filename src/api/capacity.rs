@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
-use serde_json::{Value, json};
+use serde_json::json;
 use state::capacity::CapacityReport;
 
+use super::answer::Json;
 use super::error::Problem;
 use super::query::{Parameters, RawQuery};
 use super::{NodeApi, operations};
@@ -14,7 +14,7 @@ use super::{NodeApi, operations};
 pub(super) async fn get<N: NodeApi>(
     State(node): State<Arc<N>>,
     query: RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json, Problem> {
     Parameters::of(query, &operations::CAPACITY)?;
     let view = node.capacity();
     let report = CapacityReport::of(view.capacity, view.reserved);

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
@@ -14,6 +13,7 @@ use state::desired::chronicle::{Chapter, ChapterEnd, MemberChange};
 use state::store::{Idempotent, RollbackRequest};
 
 use super::access::Access;
+use super::answer::Json;
 use super::containers::{awaited, find_managed, replay, wait_for_one};
 use super::error::Problem;
 use super::idempotency::{self, fingerprint};
@@ -27,7 +27,7 @@ pub(super) async fn history<N: NodeApi>(
     access: Access,
     Named(name): Named,
     query: RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json, Problem> {
     Parameters::of(query, &operations::HISTORY)?;
     let id = find_managed(&*node, &access, &name, Naming::Loose)?;
     let view = node.chronicle(id).await?;

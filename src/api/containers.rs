@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
@@ -16,6 +15,7 @@ use state::ownership::Order;
 use state::store::Idempotent;
 
 use super::access::Access;
+use super::answer::Json;
 use super::body;
 use super::error::Problem;
 use super::idempotency::{self, fingerprint};

@@ -13,6 +13,7 @@ use state::spec::parse::FieldError;
 use state::text::shown;
 
 use super::Refusal;
+use super::answer::line;
 use crate::view::FindError;
 
 mod kind;
@@ -255,7 +256,7 @@ fn problem(status: StatusCode, mut body: Value) -> Response {
     (
         status,
         [(header::CONTENT_TYPE, "application/problem+json")],
-        body.to_string(),
+        line(&body),
     )
         .into_response()
 }

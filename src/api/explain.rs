@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 use state::desired::Record;
@@ -16,6 +15,7 @@ use state::status::{Activity, remedy};
 use state::time::BootTime;
 
 use super::access::Access;
+use super::answer::Json;
 use super::containers::{find_managed, gone};
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
@@ -28,7 +28,7 @@ pub(super) async fn plan<N: NodeApi>(
     State(node): State<Arc<N>>,
     access: Access,
     query: RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json, Problem> {
     Parameters::of(query, &operations::PLAN)?;
     let mut plan = node.plan();
     let sees = |plan: &ContainerPlanView| match &plan.name {
@@ -57,7 +57,7 @@ pub(super) async fn explain<N: NodeApi>(
     access: Access,
     Named(name): Named,
     query: RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json, Problem> {
     Parameters::of(query, &operations::EXPLAIN)?;
     let id = find_managed(&*node, &access, &name, Naming::Loose)?;
     let mut explanation = node.explain(id).ok_or_else(|| gone(id))?;

@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
 
 use super::access::Access;
+use super::answer::Json;
 use super::error::Problem;
 use super::query::{Parameters, RawQuery};
 use super::{NodeApi, maintenance, operations, wire};
@@ -17,7 +17,7 @@ pub(super) async fn health<N: NodeApi>(
     State(node): State<Arc<N>>,
     access: Access,
     query: RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json, Problem> {
     Parameters::of(query, &operations::HEALTH)?;
     let mut health = node.health();
     if !access.has_all() {
@@ -154,7 +154,7 @@ pub(super) async fn ready<N: NodeApi>(State(node): State<Arc<N>>) -> (StatusCode
     }
 }
 
-pub(super) async fn version() -> Json<Value> {
+pub(super) async fn version() -> Json {
     Json(json!({
         "name": env!("CARGO_PKG_NAME"), "version": env!("CARGO_PKG_VERSION"), "api": {"desired_state": 1},
     }))

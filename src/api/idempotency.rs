@@ -1,7 +1,6 @@
 //! The `Idempotency-Key` of a request (draft-ietf-httpapi-idempotency-key-header), and the answer
 //! to a repeated request.
 
-use axum::Json;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
@@ -11,6 +10,7 @@ use state::digest::{canonical, hex};
 use state::ownership::answers::Key;
 
 use super::access::Access;
+use super::answer::Json;
 use super::error::Problem;
 
 const HEADER: &str = "idempotency-key";

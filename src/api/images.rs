@@ -5,11 +5,11 @@ use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse as _, Response};
-use axum::{Extension, Json};
 use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
@@ -20,6 +20,7 @@ use tokio::time::Instant;
 use tokio_util::sync::DropGuard;
 
 use super::access::Access;
+use super::answer::Json;
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
 use super::watchers::Watchers;
@@ -189,7 +190,7 @@ pub(super) async fn list<N: NodeApi>(
     State(node): State<Arc<N>>,
     access: Access,
     query: RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json, Problem> {
     Parameters::of(query, &operations::IMAGES)?;
     let images = node.images().await?;
     let seen = images.iter().filter(|view| sees(&access, view));
@@ -202,7 +203,7 @@ pub(super) async fn remove<N: NodeApi>(
     access: Access,
     Named(digest): Named,
     query: RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json, Problem> {
     Parameters::of(query, &operations::REMOVE_IMAGE)?;
     of_all(&access)?;
     let removed = node.remove_image(&digest).await?;
@@ -213,7 +214,7 @@ pub(super) async fn prune<N: NodeApi>(
     State(node): State<Arc<N>>,
     access: Access,
     query: RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json, Problem> {
     let parameters = Parameters::of(query, &operations::PRUNE_IMAGES)?;
     let (all, dry_run) = (parameters.flag("all")?, parameters.flag("dry_run")?);
     of_all(&access)?;

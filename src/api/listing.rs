@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::access::Access;
+use super::answer::Json;
 use super::error::Problem;
 use super::query::{Parameters, RawQuery};
 use super::{NodeApi, operations, wire};
@@ -20,7 +20,7 @@ pub(super) async fn list<N: NodeApi>(
     State(node): State<Arc<N>>,
     access: Access,
     query: RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json, Problem> {
     let parameters = Parameters::of(query, &operations::LIST)?;
     let filter = ListFilter {
         statuses: parameters.words("status")?,

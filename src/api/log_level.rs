@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::HeaderMap;
-use serde_json::{Value, json};
+use serde_json::json;
 use state::log_level::order;
 
 use super::access::Access;
+use super::answer::Json;
 use super::error::Problem;
 use super::query::{Parameters, RawQuery};
 use super::{NodeApi, body, operations, wire};
@@ -19,7 +19,7 @@ use crate::log_level::LogLevelView;
 pub(super) async fn get<N: NodeApi>(
     State(node): State<Arc<N>>,
     query: RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json, Problem> {
     Parameters::of(query, &operations::LOG_LEVEL)?;
     Ok(shown(&node.log_level()))
 }
@@ -31,7 +31,7 @@ pub(super) async fn put<N: NodeApi>(
     query: RawQuery,
     headers: HeaderMap,
     body: Body,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json, Problem> {
     Parameters::of(query, &operations::PUT_LOG_LEVEL)?;
     if !access.has_all() {
         return Err(Problem::Scope(format!(
@@ -46,7 +46,7 @@ pub(super) async fn put<N: NodeApi>(
     Ok(shown(&node.set_log_level(order).await?))
 }
 
-fn shown(level: &LogLevelView) -> Json<Value> {
+fn shown(level: &LogLevelView) -> Json {
     Json(json!({
         "level": level.level, "configured": level.configured,
         "until": level.until.map(wire::time),

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::Json;
 use axum::extract::State;
 use serde_json::{Value, json};
 use state::cordon::NodeOrder;
 
 use super::access::Access;
+use super::answer::Json;
 use super::error::Problem;
 use super::operation::Operation;
 use super::query::{Parameters, RawQuery};
@@ -34,7 +34,7 @@ pub(super) async fn cordon<N: NodeApi>(
     State(node): State<Arc<N>>,
     access: Access,
     query: RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json, Problem> {
     order(
         &*node,
         &access,
@@ -48,7 +48,7 @@ pub(super) async fn uncordon<N: NodeApi>(
     State(node): State<Arc<N>>,
     access: Access,
     query: RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json, Problem> {
     order(
         &*node,
         &access,
@@ -63,7 +63,7 @@ pub(super) async fn drain<N: NodeApi>(
     State(node): State<Arc<N>>,
     access: Access,
     query: RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json, Problem> {
     order(
         &*node,
         &access,
@@ -78,7 +78,7 @@ async fn order<N: NodeApi>(
     access: &Access,
     query: RawQuery,
     (order, operation): (NodeOrder, &'static Operation),
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json, Problem> {
     let parameters = Parameters::of(query, operation)?;
     let wait = parameters.word("wait")?.is_some();
     let timeout = match order {

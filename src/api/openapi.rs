@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use state::reason::Reason;
 
 use super::NodeApi;
+use super::answer::line;
 use super::error::ProblemKind;
 use super::operation::{AnswerBody, Operation, Parameter, ParameterKind, TakenBody};
 use super::operations;
@@ -34,9 +35,7 @@ static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
 
 /// Text of the document.
 pub(super) fn text<N: NodeApi>() -> Bytes {
-    DOCUMENT
-        .get_or_init(|| Bytes::from(made::<N>().to_string()))
-        .clone()
+    DOCUMENT.get_or_init(|| line(&made::<N>())).clone()
 }
 
 /// The document.

@@ -3,7 +3,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
@@ -13,6 +12,7 @@ use state::desired::Record;
 use state::store::{ExpectedTag, Idempotent, ReplaceRequest};
 
 use super::access::Access;
+use super::answer::Json;
 use super::body;
 use super::error::Problem;
 use super::idempotency::{self, fingerprint};
@@ -56,7 +56,7 @@ pub(super) async fn get<N: NodeApi>(
 pub(super) async fn confirm<N: NodeApi>(
     State(node): State<Arc<N>>,
     query: RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json, Problem> {
     let generation =
         Parameters::of(query, &operations::CONFIRM)?.parsed("generation", "a number")?;
     let ended = node.confirm(generation).await?;

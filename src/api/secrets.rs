@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
@@ -15,6 +14,7 @@ use state::spec::{Content, SecretName};
 use state::store::{SECRET_BYTES_MAX, SecretEntry};
 
 use super::access::Access;
+use super::answer::Json;
 use super::body;
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
@@ -24,7 +24,7 @@ pub(super) async fn list<N: NodeApi>(
     State(node): State<Arc<N>>,
     access: Access,
     query: RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json, Problem> {
     Parameters::of(query, &operations::SECRETS)?;
     let secrets = node.secrets();
     let shown: Vec<_> = secrets

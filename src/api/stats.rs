@@ -4,17 +4,18 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use futures_util::StreamExt as _;
 use serde_json::{Map, Value, json};
 use state::id::ContainerId;
 use tokio::time::MissedTickBehavior;
 
 use super::access::Access;
+use super::answer::Json;
 use super::containers::find_managed;
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};

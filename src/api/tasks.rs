@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
@@ -12,6 +11,7 @@ use state::id::ContainerId;
 use state::spec::Signal;
 
 use super::access::Access;
+use super::answer::Json;
 use super::containers::{find_managed, gone, until, wait_for};
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};

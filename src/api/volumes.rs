@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use axum::Json;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, Method, Version};
 use axum::response::{IntoResponse as _, Response};
@@ -10,6 +9,7 @@ use serde_json::{Value, json};
 use state::spec::VolumeName;
 
 use super::access::Access;
+use super::answer::Json;
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
 use super::{NodeApi, Refusal, archives, operations, wire};

@@ -1,10 +1,11 @@
 //! The caller as the node knows it, so that a program or a page can tell what it may do before it tries.
 
-use axum::{Extension, Json};
-use serde_json::{Value, json};
+use axum::Extension;
+use serde_json::json;
 use state::access::NameScope;
 
 use super::access::Access;
+use super::answer::Json;
 use super::error::Problem;
 use super::origin::OwnNames;
 use super::query::{Parameters, RawQuery};
@@ -14,7 +15,7 @@ pub(super) async fn whoami(
     Extension(node): Extension<OwnNames>,
     access: Access,
     query: RawQuery,
-) -> Result<Json<Value>, Problem> {
+) -> Result<Json, Problem> {
     Parameters::of(query, &operations::WHOAMI)?;
     let names = match &*access.names {
         NameScope::All => None,

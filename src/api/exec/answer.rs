@@ -12,6 +12,7 @@ use futures_util::stream;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
+use crate::api::answer::line;
 use crate::api::error::{Problem, Unfinished};
 use crate::exec::{ExecEnd, ExecInput, ExecOutput, ExecSession};
 
@@ -146,7 +147,7 @@ pub(super) async fn of(
 /// The answer, which keeps its place until its last piece is taken.
 fn finished(shown: &Value, place: Option<SemaphorePermit<'static>>) -> Response {
     let kind = [(header::CONTENT_TYPE, "application/json")];
-    let text = Bytes::from(shown.to_string());
+    let text = line(shown);
     if place.is_none() {
         return (kind, text).into_response();
     }

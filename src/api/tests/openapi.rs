@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use axum::http::Method;
 use serde_json::{Value, json};
 
-use super::{Answer, Fake, get};
+use super::{Answer, Fake, ask, get};
 use crate::api::error::ProblemKind;
 use crate::api::openapi::made;
 use crate::api::rights::routes;
@@ -30,6 +30,26 @@ pub(super) fn check(method: &Method, path: &str, answer: &Answer) {
         body: answer.text.as_bytes(),
     });
     assert_eq!(fault, None);
+    // Of a HEAD there is none to see.
+    if kind.ends_with("json") && method != Method::HEAD {
+        assert!(answer.text.ends_with("}\n"), "{method} {path}: no line");
+    }
+}
+
+#[tokio::test]
+async fn json_is_a_line_of_the_length_that_is_said_also_to_who_asks_for_the_head_alone() {
+    let node = Fake::with(Vec::new()).into();
+    for path in ["/containers", "/containers/none", "/openapi.json", "/version", "/none"] {
+        let whole = get(&node, path).await;
+        assert!(whole.text.ends_with("}\n") && !whole.text.ends_with("\n\n"));
+        let head = ask(&node, "HEAD", path, "").await;
+        assert_eq!((head.status, &*head.text), (whole.status, ""), "{path}");
+        let length = whole.text.len().to_string();
+        for answer in [&whole, &head] {
+            assert_eq!(answer.headers["content-length"], *length, "{path}");
+            assert_eq!(answer.headers["content-type"], whole.headers["content-type"]);
+        }
+    }
 }
 
 #[test]
