@@ -2,9 +2,12 @@
 //! appends it to a file of lines needs to add none.
 
 use axum::body::Bytes;
-use axum::http::header;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::Value;
+
+use super::wire;
+use crate::view::ManagedView;
 
 /// Answer that is JSON.
 #[derive(Clone, Debug, PartialEq)]
@@ -19,4 +22,16 @@ impl IntoResponse for Json {
 /// The line of a value.
 pub(super) fn line(value: &Value) -> Bytes {
     format!("{value}\n").into()
+}
+
+/// Answer that shows a container, in this body, with its `ETag`: of what is asked for, which nothing but a
+/// change changes.
+pub(super) fn tagged(status: StatusCode, view: &ManagedView, body: Value) -> Response {
+    let tag = [(header::ETAG, format!("\"{}\"", view.record.etag()))];
+    (status, tag, Json(body)).into_response()
+}
+
+/// Answer that shows a container.
+pub(super) fn container(status: StatusCode, view: &ManagedView) -> Response {
+    tagged(status, view, wire::full(view))
 }

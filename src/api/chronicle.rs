@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::response::Response;
 use serde_json::{Value, json};
 use state::chronicle::GENERATIONS_MAX;
 use state::desired::Record;
@@ -19,7 +19,7 @@ use super::error::Problem;
 use super::idempotency::{self, fingerprint};
 use super::push_set::tags;
 use super::query::{Named, Parameters, RawQuery};
-use super::{NodeApi, operations, wire};
+use super::{NodeApi, answer, operations, wire};
 use crate::view::{ManagedView, Naming};
 
 pub(super) async fn history<N: NodeApi>(
@@ -152,11 +152,12 @@ pub(super) async fn rollback<N: NodeApi>(
         Idempotent::Before(answer) => return replay(&*node, &answer, wait).await,
     };
     if let Some(wait) = wait {
-        return Ok(Json(awaited(&*node, &deployed, wait).await?).into_response());
+        let view = awaited(&*node, &deployed, wait).await?;
+        return Ok(answer::container(StatusCode::OK, &view));
     }
     let status = match deployed.changed {
         true => StatusCode::ACCEPTED,
         false => StatusCode::OK,
     };
-    Ok((status, Json(wire::full(&deployed.container))).into_response())
+    Ok(answer::container(status, &deployed.container))
 }

@@ -5,9 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use serde_json::{Value, json};
+use serde_json::json;
 use state::desired::answer::{Answer, Outcome};
 use state::desired::{Record, RunState};
 use state::id::ContainerId;
@@ -23,7 +23,7 @@ use super::operation::Operation;
 use super::outcome::{Awaited, is_applied};
 use super::push_set::expected;
 use super::query::{Named, Parameters, RawQuery};
-use super::{NodeApi, Refusal, operations, wire};
+use super::{NodeApi, Refusal, answer, operations, wire};
 use crate::view::{ContainerView, DeployedView, ManagedView, Naming};
 
 pub(super) async fn deploy<N: NodeApi>(
@@ -65,14 +65,15 @@ pub(super) async fn deploy<N: NodeApi>(
     }
     if let Some(word) = wait {
         let wait = (word == "ready", timeout);
-        return Ok(Json(awaited(&*node, &deployed, wait).await?).into_response());
+        let view = awaited(&*node, &deployed, wait).await?;
+        return Ok(answer::container(StatusCode::OK, &view));
     }
     let status = if deployed.changed {
         StatusCode::ACCEPTED
     } else {
         StatusCode::OK
     };
-    Ok((status, Json(wire::full(&deployed.container))).into_response())
+    Ok(answer::container(status, &deployed.container))
 }
 
 /// Waits for the outcome of a deploy or an order, or until the container is ready, too.
@@ -80,15 +81,14 @@ pub(super) async fn awaited<N: NodeApi>(
     node: &N,
     deployed: &DeployedView,
     (to_be_ready, timeout): (bool, Duration),
-) -> Result<Value, Problem> {
+) -> Result<ManagedView, Problem> {
     let awaited = Awaited::after(deployed, to_be_ready, SystemTime::now() + timeout);
     let id = deployed.container.record.id;
-    let view = until(node, id, timeout, awaited.status(), |view| match view {
+    until(node, id, timeout, awaited.status(), |view| match view {
         Some(view) => awaited.outcome(view),
         None => Some(Err(gone(id))),
     })
-    .await??;
-    Ok(wire::full(&view))
+    .await?
 }
 
 /// The answer to a deploy that was accepted before. Its caller may wait again, if the container
@@ -111,9 +111,10 @@ pub(super) async fn replay<N: NodeApi>(
         changed: false,
         plan: Vec::new(),
     };
-    let mut shown = awaited(node, &deployed, wait).await?;
+    let view = awaited(node, &deployed, wait).await?;
+    let mut shown = wire::full(&view);
     shown["replayed"] = json!(true);
-    Ok(Json(shown).into_response())
+    Ok(answer::tagged(StatusCode::OK, &view, shown))
 }
 
 pub(super) async fn get<N: NodeApi>(
@@ -135,9 +136,7 @@ pub(super) async fn get<N: NodeApi>(
             true => wire::revealed(view, &node.opened(&view.record)),
             false => wire::full(view),
         };
-        // Of what is asked for, which nothing but a change changes.
-        let tag = [(header::ETAG, format!("\"{}\"", view.record.etag()))];
-        (tag, Json(body)).into_response()
+        answer::tagged(StatusCode::OK, view, body)
     };
     if reveals {
         node.note_reveal(Some(found.record.name.clone())).await?;
@@ -239,7 +238,7 @@ pub(super) async fn ask_tag<N: NodeApi>(
     node.ask_tag(id).await?;
     if !wait {
         let view = node.container(id).ok_or_else(|| gone(id))?;
-        return Ok((StatusCode::ACCEPTED, Json(wire::full(&view))).into_response());
+        return Ok(answer::container(StatusCode::ACCEPTED, &view));
     }
     let is_open = |record: &Record| {
         let runs = record.run == RunState::Running && record.finished.is_none();
@@ -250,7 +249,8 @@ pub(super) async fn ask_tag<N: NodeApi>(
         other => Some(other),
     };
     let view = until(&*node, id, timeout, "checked", checked).await?;
-    Ok(Json(wire::full(&view.ok_or_else(|| gone(id))?)).into_response())
+    let view = view.ok_or_else(|| gone(id))?;
+    Ok(answer::container(StatusCode::OK, &view))
 }
 
 /// Gives an order.
@@ -268,7 +268,7 @@ async fn order<N: NodeApi>(
     node.order(id, order, expected(headers)?).await?;
     let container = node.container(id).ok_or_else(|| gone(id))?;
     let Some(word) = wait else {
-        return Ok((StatusCode::ACCEPTED, Json(wire::full(&container))).into_response());
+        return Ok(answer::container(StatusCode::ACCEPTED, &container));
     };
     let ordered = DeployedView {
         container,
@@ -276,7 +276,8 @@ async fn order<N: NodeApi>(
         changed: false,
         plan: Vec::new(),
     };
-    Ok(Json(awaited(node, &ordered, (word == "ready", timeout)).await?).into_response())
+    let view = awaited(node, &ordered, (word == "ready", timeout)).await?;
+    Ok(answer::container(StatusCode::OK, &view))
 }
 
 /// The managed container that a path names. A call that changes something names it exactly.

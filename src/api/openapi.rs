@@ -30,6 +30,9 @@ const REQUEST_ID: Parameter = Parameter {
         replaced",
 };
 
+/// Bodies that come with an `ETag`.
+const TAGGED: [&str; 3] = ["ContainerDetail", "DesiredSet", "SetChange"];
+
 /// The document, made once.
 static DOCUMENT: OnceLock<Bytes> = OnceLock::new();
 
@@ -146,6 +149,10 @@ fn responses<N: NodeApi>(route: &ApiRoute<N>) -> Value {
         let shown = responses.entry(status.to_string()).or_insert_with(|| {
             json!({"description": if *status == 202 { "Stored, and to be done" } else { "Done" }})
         });
+        if is_tagged(*status, *content) {
+            let words = "Tag of what is shown, for If-Match and If-None-Match";
+            shown["headers"]["ETag"] = json!({"description": words, "schema": plain()});
+        }
         match content {
             AnswerBody::None => {}
             AnswerBody::Json([one]) => {
@@ -181,9 +188,27 @@ fn responses<N: NodeApi>(route: &ApiRoute<N>) -> Value {
             .or_insert_with(|| json!({}));
         shown["description"] = json!(words.join("; "));
         shown["content"]["application/problem+json"]["schema"] = reference("Problem");
+        if status == 429 {
+            let words = "Seconds after which to ask again";
+            let schema = json!({"type": "integer", "minimum": 1});
+            shown["headers"]["Retry-After"] = json!({"description": words, "schema": schema});
+        }
         shown["x-codes"] = kinds.iter().flat_map(|kind| words_of(*kind)).collect();
     }
     json!(responses)
+}
+
+fn is_tagged(status: u16, content: AnswerBody) -> bool {
+    match content {
+        AnswerBody::Json(names) => names.iter().any(|name| TAGGED.contains(name)),
+        AnswerBody::None => status == 304,
+        AnswerBody::Html => true,
+        AnswerBody::Lines(_)
+        | AnswerBody::Events
+        | AnswerBody::Text
+        | AnswerBody::OpenMetrics
+        | AnswerBody::Tar => false,
+    }
 }
 
 /// Words that the `code` of a problem may be.

@@ -15,7 +15,7 @@ use super::answer::Json;
 use super::containers::{find_managed, gone, until, wait_for};
 use super::error::Problem;
 use super::query::{Named, Parameters, RawQuery};
-use super::{NodeApi, Refusal, operations, wire};
+use super::{NodeApi, Refusal, answer, operations, wire};
 use crate::monitor::processes::ContainerProcess;
 use crate::view::{ManagedView, Naming, ProcessesView};
 
@@ -75,14 +75,15 @@ pub(super) async fn kill<N: NodeApi>(
     node.send_signal(id, signal.unwrap_or(Signal::KILL)).await?;
     if !wait {
         let view = node.container(id).ok_or_else(|| gone(id))?;
-        return Ok((StatusCode::ACCEPTED, Json(wire::full(&view))).into_response());
+        return Ok(answer::container(StatusCode::ACCEPTED, &view));
     }
     let ended = |view: Option<ManagedView>| match view {
         Some(view) if view.applied_generation.is_some() && view.started == started => None,
         other => Some(other),
     };
     let view = until(&*node, id, timeout, "ended", ended).await?;
-    Ok(Json(wire::full(&view.ok_or_else(|| gone(id))?)).into_response())
+    let view = view.ok_or_else(|| gone(id))?;
+    Ok(answer::container(StatusCode::OK, &view))
 }
 
 /// Processes of a container, by the kernel's own word: nothing is run in it.

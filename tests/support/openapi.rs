@@ -61,7 +61,7 @@ impl OpenApi {
     }
 
     /// The operation of a request: the path with the fewest parameters that fits.
-    fn operation(&self, method: &str, path: &str) -> Option<&Value> {
+    pub(crate) fn operation(&self, method: &str, path: &str) -> Option<&Value> {
         let path = path.split('?').next().unwrap_or_default();
         let bare = path
             .strip_prefix("/v1")

@@ -30,6 +30,17 @@ pub(super) fn check(method: &Method, path: &str, answer: &Answer) {
         body: answer.text.as_bytes(),
     });
     assert_eq!(fault, None);
+    let told = DOCUMENT.operation(method.as_str(), path);
+    let told = told.map_or(&Value::Null, |told| {
+        &told["responses"][answer.status.to_string()]
+    });
+    for name in ["ETag", "Retry-After"] {
+        let is_told = told["headers"][name].is_object() || told.is_null();
+        assert!(
+            is_told || !answer.headers.contains_key(name),
+            "{method} {path}: {name}"
+        );
+    }
     // Of a HEAD there is none to see.
     if kind.ends_with("json") && method != Method::HEAD {
         assert!(answer.text.ends_with("}\n"), "{method} {path}: no line");
@@ -39,7 +50,13 @@ pub(super) fn check(method: &Method, path: &str, answer: &Answer) {
 #[tokio::test]
 async fn json_is_a_line_of_the_length_that_is_said_also_to_who_asks_for_the_head_alone() {
     let node = Fake::with(Vec::new()).into();
-    for path in ["/containers", "/containers/none", "/openapi.json", "/version", "/none"] {
+    for path in [
+        "/containers",
+        "/containers/none",
+        "/openapi.json",
+        "/version",
+        "/none",
+    ] {
         let whole = get(&node, path).await;
         assert!(whole.text.ends_with("}\n") && !whole.text.ends_with("\n\n"));
         let head = ask(&node, "HEAD", path, "").await;
@@ -47,7 +64,10 @@ async fn json_is_a_line_of_the_length_that_is_said_also_to_who_asks_for_the_head
         let length = whole.text.len().to_string();
         for answer in [&whole, &head] {
             assert_eq!(answer.headers["content-length"], *length, "{path}");
-            assert_eq!(answer.headers["content-type"], whole.headers["content-type"]);
+            assert_eq!(
+                answer.headers["content-type"],
+                whole.headers["content-type"]
+            );
         }
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use super::changes::waiting_out;
 use super::looks::failed;
-use super::{Fake, ask, get, named, problem, view};
+use super::{Fake, ask, get, named, nginx, problem, view};
 use crate::view::ManagedView;
 
 /// Gives an order, and shows `then` after two seconds.
@@ -144,4 +144,43 @@ async fn a_container_may_bear_the_name_of_the_deploy_call() {
     );
     let removed = ask(&node, "DELETE", "/containers/deploy", "").await;
     assert_eq!(removed.status, 202);
+}
+
+#[tokio::test]
+async fn each_answer_that_shows_a_container_bears_the_tag_that_its_next_change_may_name() {
+    let node = Fake::new(vec![view(&named("web", 0xabc), Status::Running)]);
+    let shown = get(&node, "/containers/web").await;
+    let tag = &shown.headers["etag"];
+    assert!(tag.to_str().unwrap().starts_with("\"000000000abc-"));
+    for order in [
+        "stop",
+        "start",
+        "restart",
+        "restart?wait=running",
+        "kill",
+        "rollback",
+        "rollback?wait=running",
+    ] {
+        let path = format!("/containers/web/{order}");
+        let answer = ask(&node, "POST", &path, "").await;
+        assert_eq!(
+            answer.headers.get("etag"),
+            Some(tag),
+            "{order}: {}",
+            answer.text
+        );
+    }
+    for (query, has_one) in [
+        ("", true),
+        ("?wait=running", true),
+        ("?dry_run=true", false),
+    ] {
+        let path = format!("/containers/deploy{query}");
+        let answer = ask(&node, "POST", &path, nginx()).await;
+        let found = answer.headers.get("etag");
+        assert_eq!(found, has_one.then_some(tag), "{query}: {}", answer.text);
+    }
+    // There is none of what has gone.
+    let removed = ask(&node, "DELETE", "/containers/web", "").await;
+    assert_eq!((removed.status, removed.headers.get("etag")), (202, None));
 }
