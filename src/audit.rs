@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 use state::alarm::Alarm;
 use state::event::{Event, EventKind, EventSubject};
+use state::reason::Reason;
 use state::store::{AuditVerdict, AuditedChange, ChangeCall, ChangeWitness};
 use state::time::unix_ms;
 
@@ -136,6 +137,11 @@ fn asked(call: &AuditCall, change: &AuditedChange) -> Event {
             generation: change.after.as_ref().map(|spec| spec.generation),
         }),
         None => event,
+    };
+    let event = match &change.verdict {
+        // Nothing else is denied by the store.
+        AuditVerdict::Denied(_) => event.because(Reason::PolicyDenied),
+        AuditVerdict::Allowed | AuditVerdict::Unstored | AuditVerdict::Unsure => event,
     };
     match message {
         Some(message) => event.saying(message),

@@ -121,6 +121,20 @@ impl Journal {
     ///
     /// Alarms about one subject too many are dropped: more than a person reads stand already.
     pub fn set_alarm(&self, alarm: Alarm, subject: &str, fault: Option<String>) {
+        self.set(alarm, (subject, None), fault);
+    }
+
+    /// [`Self::set_alarm`] about one container, whose events those of the alarm are.
+    pub fn set_alarm_of(&self, alarm: Alarm, subject: EventSubject, fault: Option<String>) {
+        self.set(alarm, (&subject.to_string(), Some(subject)), fault);
+    }
+
+    fn set(
+        &self,
+        alarm: Alarm,
+        (subject, container): (&str, Option<EventSubject>),
+        fault: Option<String>,
+    ) {
         let subject = shown(subject, MESSAGE_CHARS_MAX);
         let fault = fault.map(|fault| shown(&fault, MESSAGE_CHARS_MAX).into_owned());
         let change = lock(&self.ring).alarms.set(alarm, &subject, fault);
@@ -130,7 +144,10 @@ impl Journal {
             Change::Changed(message) => (EventKind::AlarmChanged { alarm }, message),
             Change::Cleared(message) => (EventKind::AlarmCleared { alarm }, message),
         };
-        self.record(Event::from(kind).saying(message));
+        self.record(Event {
+            subject: container,
+            ..Event::from(kind).saying(message)
+        });
     }
 
     /// The alarms that stand, the heaviest first.
@@ -212,6 +229,7 @@ mod tests {
     use state::reason::Reason;
 
     use super::*;
+    use crate::feed::FeedEvent;
 
     fn failed(number: u64) -> Event {
         let kind = EventKind::StepFailed {
@@ -262,6 +280,29 @@ mod tests {
         assert_eq!(errors[0].last.event.text(), "000000000001: failure 1");
         let is_error = |entry: &JournalEntry| entry.event.error_code().is_some();
         assert!(!kept.iter().any(is_error));
+    }
+
+    #[test]
+    fn the_events_of_an_alarm_about_one_container_are_that_container_s() {
+        let journal = Journal::new(Metrics::new());
+        let subject = EventSubject {
+            id: ContainerId::from_bits(7),
+            name: Some("web".parse().unwrap()),
+            generation: Some(1),
+        };
+        for fault in [Some("full"), Some("fuller"), None] {
+            let fault = fault.map(ToOwned::to_owned);
+            journal.set_alarm_of(Alarm::OutputLost, subject.clone(), fault);
+        }
+        let told = journal.feed().read(0, 10).events;
+        let name = |event: &FeedEvent| event.name.as_ref().map(ToString::to_string);
+        let names: Vec<_> = told.iter().map(|event| name(event)).collect();
+        assert_eq!(names, vec![Some("web".to_owned()); 3]);
+        let text = String::from_utf8(told[0].data.to_vec()).unwrap();
+        for says in ["\"alarm_raised\"", "OutputLost", "/containers/web/explain"] {
+            assert!(text.contains(says), "{text}");
+        }
+        assert_eq!(journal.errors()[0].last.event.text(), "web: fuller");
     }
 
     #[test]

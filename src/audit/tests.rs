@@ -154,3 +154,15 @@ fn what_cannot_be_written_down_is_refused_or_counted_as_configured() {
         fs::write(&blocked, "in the way").unwrap();
     }
 }
+
+#[test]
+fn the_event_of_a_denied_change_bears_the_code_of_its_cause() {
+    let denied = AuditedChange {
+        id: None,
+        verdict: AuditVerdict::Denied("images are not from here".to_owned()),
+        ..change("web")
+    };
+    let event = asked(&AuditCall::of("ci"), &denied);
+    assert_eq!(event.reason, Some(Reason::PolicyDenied));
+    assert_eq!(asked(&AuditCall::of("ci"), &change("web")).reason, None);
+}

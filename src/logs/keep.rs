@@ -5,7 +5,7 @@
 //! that died while no agent lived is replaced by the next agent's first look; what was printed in
 //! between is lost, and the log says so.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -50,7 +50,7 @@ struct Keeper {
     stop: CancellationToken,
     kept: Mutex<BTreeMap<InstanceName, Kept>>,
     /// Containers about which an alarm stands.
-    alarmed: Mutex<BTreeSet<String>>,
+    alarmed: Mutex<BTreeMap<String, EventSubject>>,
     /// Loggers that the last sweep found without a container.
     suspects: Mutex<Vec<LoggerProcess>>,
 }
@@ -274,17 +274,24 @@ impl Loggers {
     fn set_alarms(&self) {
         // Held to the end, so that of two at once the later look is told last.
         let mut alarmed = lock(&self.0.alarmed);
-        let silent = self.silent();
-        let now = silent
+        let kept = lock(&self.0.kept);
+        let silent = kept
+            .values()
+            .filter_map(|kept| Some((kept.subject.clone(), kept.fault.clone()?)));
+        let silent: Vec<_> = silent.collect();
+        drop(kept);
+        let now: BTreeMap<_, _> = silent
             .iter()
-            .map(|silent| silent.container.clone())
+            .map(|(subject, _)| (subject.to_string(), subject.clone()))
             .collect();
-        for container in alarmed.difference(&now) {
-            self.0.journal.set_alarm(Alarm::OutputLost, container, None);
-        }
-        for SilentContainer { container, message } in silent {
+        let set = |subject: &EventSubject, fault| {
             let journal = &self.0.journal;
-            journal.set_alarm(Alarm::OutputLost, &container, Some(message));
+            journal.set_alarm_of(Alarm::OutputLost, subject.clone(), fault);
+        };
+        let over = alarmed.iter().filter(|(name, _)| !now.contains_key(*name));
+        over.for_each(|(_, subject)| set(subject, None));
+        for (subject, message) in silent {
+            set(&subject, Some(message));
         }
         *alarmed = now;
     }

@@ -152,8 +152,11 @@ impl Event {
     pub fn text(&self) -> String {
         let message = self.message.as_deref().unwrap_or_default();
         match &self.subject {
-            Some(subject) => format!("{subject}: {message}"),
-            None => message.to_owned(),
+            // An alarm about one container begins with it.
+            Some(subject) if !message.starts_with(&format!("{subject}: ")) => {
+                format!("{subject}: {message}")
+            }
+            Some(_) | None => message.to_owned(),
         }
     }
 }
