@@ -40,6 +40,7 @@ use crate::view::{
     HealthView, ManagedView, Naming, PlanView, PushSetView, SetPlanView, UsageView,
 };
 
+mod accept;
 mod access;
 mod answer;
 mod archives;

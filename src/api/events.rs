@@ -15,9 +15,9 @@ use state::access::NameScope;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::accept::wants_objects;
 use super::access::Access;
 use super::error::Problem;
-use super::logs::wants_objects;
 use super::query::{Parameters, RawQuery};
 use super::watchers::Watchers;
 use super::{NodeApi, operations};

@@ -12,6 +12,7 @@ use futures_util::{Stream, StreamExt as _};
 use serde_json::json;
 use state::id::ContainerId;
 
+use super::accept::wants_objects;
 use super::access::Access;
 use super::containers::find_managed;
 use super::error::Problem;
@@ -142,14 +143,6 @@ fn stream(parameters: &Parameters) -> Result<Option<OutputStream>, Problem> {
             "stream={other} is neither stdout nor stderr"
         ))),
     }
-}
-
-/// Whether a line is to be an object; else it is text.
-pub(super) fn wants_objects(headers: &HeaderMap) -> bool {
-    headers
-        .get(header::ACCEPT)
-        .and_then(|accept| accept.to_str().ok())
-        .is_some_and(|accept| accept.contains("ndjson"))
 }
 
 fn render(line: &LogLine, json: bool, timestamps: bool) -> Bytes {
