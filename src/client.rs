@@ -31,6 +31,8 @@ mod stats;
 mod table;
 mod tasks;
 mod terminal;
+#[cfg(test)]
+mod tests;
 mod times;
 mod volumes;
 

@@ -21,7 +21,7 @@ use super::error::Problem;
 use super::idempotency::{self, fingerprint};
 use super::operation::Operation;
 use super::outcome::{Awaited, is_applied};
-use super::push_set::expected;
+use super::push_set::{expected, expected_of_deploy};
 use super::query::{Named, Parameters, RawQuery};
 use super::{NodeApi, Refusal, answer, operations, wire};
 use crate::view::{ContainerView, DeployedView, ManagedView, Naming};
@@ -36,7 +36,7 @@ pub(super) async fn deploy<N: NodeApi>(
     let parameters = Parameters::of(query, &operations::DEPLOY)?;
     let (dry_run, timeout) = (parameters.flag("dry_run")?, parameters.timeout()?);
     let wait = wait_for_one(&parameters)?;
-    let expected = expected(&headers)?;
+    let expected = expected_of_deploy(&headers)?;
     let key = idempotency::key(&access, &headers)?;
     let key = key.filter(|_| !dry_run);
     let made = body::read(&access, &headers, body, move |body| {

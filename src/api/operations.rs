@@ -67,6 +67,11 @@ const IF_NONE_MATCH: Parameter = parameter(
     Text,
     "ETag that is known; 304 if it is still so",
 );
+const IF_ABSENT: Parameter = parameter(
+    "If-None-Match",
+    Text,
+    "`*`: only if no container has the name; 412 if one has",
+);
 const KEY: Parameter = parameter(
     "Idempotency-Key",
     Text,

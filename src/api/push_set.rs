@@ -140,6 +140,21 @@ pub(super) fn expected(headers: &HeaderMap) -> Result<ExpectedTag, Problem> {
     })
 }
 
+/// The container, or its absence, that a deploy expects.
+pub(super) fn expected_of_deploy(headers: &HeaderMap) -> Result<ExpectedTag, Problem> {
+    if !headers.contains_key(header::IF_NONE_MATCH) {
+        return expected(headers);
+    }
+    let is_any = tags(headers, &header::IF_NONE_MATCH, true)?.is_none();
+    if is_any && !headers.contains_key(header::IF_MATCH) {
+        return Ok(ExpectedTag::Absent);
+    }
+    Err(Problem::Request(
+        "If-None-Match of a deploy is *, for a new container alone, and without If-Match"
+            .to_owned(),
+    ))
+}
+
 /// The tags that a condition names, without their quotes. `None`: there is no condition, or it is
 /// `*`. A weak tag counts only where `weak` ones serve.
 pub(super) fn tags(

@@ -121,11 +121,8 @@ fn line_of(event: &Value, screen: Screen) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::io::{BufRead as _, BufReader, Write as _};
-    use std::net::TcpListener;
-
     use super::*;
-    use crate::client::agent::{NetworkWay, Way};
+    use crate::client::tests::served;
 
     #[test]
     fn a_position_is_taken_with_the_end_of_its_event_or_comment_and_kept_without_another() {
@@ -149,31 +146,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_follower_who_was_shown_nothing_comes_back_to_where_it_began() {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap().to_string();
         // Answers end at once, as those of an agent that is restarted.
-        let asked = tokio::task::spawn_blocking(move || {
-            let mut asked = Vec::new();
-            for position in [41, 77, 78] {
-                let (mut stream, _) = listener.accept().unwrap();
-                let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-                asked.push(lines.next().unwrap().unwrap());
-                lines.find(|line| line.as_ref().unwrap().is_empty());
-                let answer = format!(
-                    "HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n: events follow\nid: {position}\n\n"
-                );
-                stream.write_all(answer.as_bytes()).unwrap();
-            }
-            asked
-        });
-        let way = Way::Network(NetworkWay {
-            address,
-            insecure: true,
-            ca_file: None,
-            identity: None,
-            token: None,
-        });
-        let agent = Agent::open(way).await.unwrap();
+        let answers = [41, 77, 78].map(|id| format!("200\n: events follow\nid: {id}\n\n"));
+        let (agent, asked) = served(answers.to_vec()).await;
         let flags = EventFlags {
             container: Vec::new(),
             kind: vec!["container_exited".to_owned()],
@@ -184,9 +159,9 @@ mod tests {
             ended = events(&agent, &flags, Screen::new(false, true)) => panic!("{ended:?}"),
             asked = asked => asked.unwrap(),
         };
+        let firsts: Vec<_> = asked.iter().map(|head| &*head[0]).collect();
         let expected = ["", "after=41&", "after=77&"];
-        let expected =
-            expected.map(|after| format!("GET /events?{after}kind=container_exited HTTP/1.1"));
-        assert_eq!(asked, expected);
+        let expected = expected.map(|of| format!("GET /events?{of}kind=container_exited HTTP/1.1"));
+        assert_eq!(firsts, expected);
     }
 }

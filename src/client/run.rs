@@ -49,6 +49,8 @@ pub(super) async fn run(agent: &Agent, flags: &RunFlags, screen: Screen) -> anyh
     }
     let request = agent.request(Method::POST, &["containers", "deploy"]);
     let request = request.header("idempotency-key", key()).json(&body);
+    // Of two who come by the look at the same moment one makes it; agents of older versions pass over it.
+    let request = request.header("if-none-match", "*");
     let request = awaiting(request, "running", STARTED_WITHIN);
     if flags.detach {
         let told = match agent.open_answer(request).await {
@@ -68,7 +70,7 @@ pub(super) async fn run(agent: &Agent, flags: &RunFlags, screen: Screen) -> anyh
             signal = interrupted() => stop(agent, &name, signal, screen).await,
         },
     };
-    let is_others = |error: &anyhow::Error| error.is::<session::OtherCaller>();
+    let is_others = |error: &anyhow::Error| error.is::<session::OtherCaller>() || is_taken(error);
     if flags.rm && !ended.as_ref().is_err_and(is_others) {
         let removed = remove(agent, &name).await;
         removed.with_context(|| format!("{name} is not removed; `rm {name}` removes it"))?;
@@ -106,6 +108,9 @@ async fn attend(
     screen: Screen,
 ) -> anyhow::Result<u8> {
     if let Err(error) = agent.open_answer(request).await {
+        if is_taken(&error) {
+            return Err(error);
+        }
         // One that ran and failed has printed why; one that never ran prints nothing.
         let one = agent.see(&["containers", name]).await;
         if !one.is_ok_and(|one| one["exit_code"].is_number()) {
@@ -121,6 +126,11 @@ async fn attend(
         }
     }
     Ok(u8::try_from(code).unwrap_or(EXIT_FAILED))
+}
+
+/// Whether somebody else has made a container of this name since the look for it.
+fn is_taken(error: &anyhow::Error) -> bool {
+    refusal(error).is_some_and(|refusal| refusal.status == 412)
 }
 
 /// The error, with what becomes of a container that the agent has taken nevertheless.
@@ -169,4 +179,36 @@ fn name_of(image: &str) -> String {
         if name.is_empty() { "container" } else { name },
         &unique[..4]
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::tests::served;
+
+    #[tokio::test]
+    async fn a_container_that_another_caller_made_meanwhile_is_neither_followed_nor_removed() {
+        let taken = "412\n{\"code\": \"ChangedMeanwhile\", \"detail\": \"a container is named web already\"}";
+        for detach in [false, true] {
+            let answers = vec!["404\n{\"code\": \"NotFound\"}".to_owned(), taken.to_owned()];
+            let (agent, asked) = served(answers).await;
+            let flags = RunFlags {
+                name: Some("web".to_owned()),
+                rm: !detach,
+                detach,
+                words: vec!["nginx".to_owned()],
+                ..RunFlags::default()
+            };
+            // Whatever it asked after that would find nobody, and be another error.
+            let error = run(&agent, &flags, Screen::new(false, true))
+                .await
+                .unwrap_err();
+            assert!(is_taken(&error), "{error:#}");
+            let text = format!("{error:#}");
+            assert!(text.contains("named web already"), "{text}");
+            let asked = asked.await.unwrap();
+            assert!(asked[1][0].starts_with("POST /containers/deploy?wait=running"));
+            assert!(asked[1].iter().any(|line| line == "if-none-match: *"));
+        }
+    }
 }

@@ -48,7 +48,8 @@ pub(super) fn refusal(error: StoreError) -> Refusal {
         StoreError::Unconfirmed(names) => Refusal::Unconfirmed(names.len(), text),
         StoreError::Unmatched(_)
         | StoreError::UnmatchedContainer(..)
-        | StoreError::UnmatchedAbsent(_) => Refusal::Unmatched(text),
+        | StoreError::UnmatchedAbsent(_)
+        | StoreError::UnmatchedPresent(..) => Refusal::Unmatched(text),
         StoreError::Denied(_, denials) => Refusal::Denied(denials),
         StoreError::KeyReused => Refusal::Reused(text),
         StoreError::Several(refused) => several(refused, text),

@@ -206,3 +206,40 @@ async fn a_deploy_that_comes_again_after_its_removal_brings_nothing_back() {
     );
     stand.end().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_who_make_one_name_at_the_same_moment_one_does() {
+    let stand = Stand::new().await;
+    let body = |by: u8| {
+        let labels = json!({"labels": {"by": by.to_string()}});
+        stand.script("web", "while :; do sleep 1; done", &labels)
+    };
+    let bodies: Vec<_> = (0..8).map(body).collect();
+    let (deploy, is_new) = ("/containers/deploy", [("if-none-match", "*")]);
+    let asked = bodies
+        .iter()
+        .map(|body| stand.agent.ask_with("POST", deploy, &is_new, Some(body)));
+    let answers = futures_util::future::join_all(asked).await;
+    let (made, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|(status, ..)| *status == 202);
+    assert_eq!((made.len(), refused.len()), (1, 7), "{answers:?}");
+    for (status, _, problem) in refused {
+        assert_eq!(
+            (*status, &problem["code"]),
+            (412, &json!("ChangedMeanwhile"))
+        );
+    }
+    let (_, tag, shown) = made[0];
+    let (_, same, now) = stand
+        .agent
+        .ask_with("GET", "/containers/web", &[], None)
+        .await;
+    assert_eq!((&now["labels"], &same), (&shown["labels"], tag));
+    // The tag of the answer serves for the next change, and for that alone.
+    for status in [202, 412] {
+        let stop = "/containers/web/stop";
+        let bound = [("if-match", tag.as_str())];
+        let (found, ..) = stand.agent.ask_with("POST", stop, &bound, None).await;
+        assert_eq!(found, status);
+    }
+    stand.end().await;
+}

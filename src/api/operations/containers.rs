@@ -3,8 +3,8 @@
 use state::event::TOLD_KINDS;
 
 use super::{
-    DONE, DRY_RUN, GENERATION, IF_MATCH, KEY, OWNERS, REVEAL, STATUSES, STORED, STREAM, TIMEOUT,
-    parameter, wait,
+    DONE, DRY_RUN, GENERATION, IF_ABSENT, IF_MATCH, KEY, OWNERS, REVEAL, STATUSES, STORED, STREAM,
+    TIMEOUT, parameter, wait,
 };
 use crate::api::error::ProblemKind::{
     Conflict, ContainerEnded, ContainerFailed, ExecLost, ExecTimedOut, InvalidSpec, NameOutOfScope,
@@ -61,7 +61,7 @@ pub(in crate::api) const REMOVE: Operation = Operation {
 };
 pub(in crate::api) const DEPLOY: Operation = Operation {
     query: &[wait(&["running", "ready"]), TIMEOUT, DRY_RUN],
-    headers: &[IF_MATCH, KEY],
+    headers: &[IF_MATCH, IF_ABSENT, KEY],
     body: TakenBody::Json("DeployBody"),
     answers: &[
         (

@@ -350,3 +350,23 @@ async fn a_deploy_hands_on_which_container_it_expects() {
     let faulty = with(&node, "POST", path, &[("if-match", "a")], nginx()).await;
     problem(&faulty, 400, "if-match");
 }
+
+#[tokio::test]
+async fn a_deploy_may_be_bound_to_there_being_no_container_of_its_name() {
+    let node = Fake::new(Vec::new());
+    let path = "/containers/deploy";
+    let with = async |headers: &[(&str, &str)]| with(&node, "POST", path, headers, nginx()).await;
+    assert_eq!(with(&[("if-none-match", "*")]).await.status, 202);
+    assert_eq!(*node.expected.lock().unwrap(), [ExpectedTag::Absent]);
+    for (headers, says) in [
+        (&[("if-none-match", "\"a\"")][..], "a new container alone"),
+        (
+            &[("if-none-match", "*"), ("if-match", "*")],
+            "without If-Match",
+        ),
+        (&[("if-none-match", "a")], "if-none-match"),
+    ] {
+        problem(&with(headers).await, 400, says);
+    }
+    assert_eq!(node.expected.lock().unwrap().len(), 1);
+}

@@ -39,6 +39,12 @@ pub enum StoreError {
     /// The request expects a container that is not there.
     #[error("no container is named {0}, and If-Match says that there is one; ask without it")]
     UnmatchedAbsent(ContainerName),
+    /// The request expects no container of a name that one has.
+    #[error(
+        "a container is named {0} already, with the ETag \"{1}\", and the request is for a new one; take \
+         another name, or look at that one"
+    )]
+    UnmatchedPresent(ContainerName, String),
     /// The `Idempotency-Key` came with another request before.
     #[error("the Idempotency-Key was used for another request; take another key")]
     KeyReused,

@@ -33,6 +33,8 @@ pub enum ExpectedTag {
     Any,
     /// Any container that is there.
     There,
+    /// No container of the name; one that is being removed still has it.
+    Absent,
     /// Container with one of these.
     OneOf(Vec<String>),
 }
@@ -42,7 +44,10 @@ impl ExpectedTag {
     fn check(&self, desired: &Desired, name: &ContainerName) -> Result<(), StoreError> {
         let present = desired.named(name);
         match (self, present) {
-            (Self::Any, _) | (Self::There, Some(_)) => Ok(()),
+            (Self::Any, _) | (Self::There, Some(_)) | (Self::Absent, None) => Ok(()),
+            (Self::Absent, Some(present)) => {
+                Err(StoreError::UnmatchedPresent(name.clone(), present.etag()))
+            }
             (Self::There | Self::OneOf(_), None) => Err(StoreError::UnmatchedAbsent(name.clone())),
             (Self::OneOf(tags), Some(present)) if tags.contains(&present.etag()) => Ok(()),
             (Self::OneOf(_), Some(present)) => {
@@ -104,7 +109,8 @@ impl Store {
     /// [`Store::deploy`] of a container that is as expected.
     ///
     /// # Errors
-    /// As [`Store::deploy`], [`StoreError::UnmatchedContainer`], and [`StoreError::UnmatchedAbsent`].
+    /// As [`Store::deploy`], [`StoreError::UnmatchedContainer`], [`StoreError::UnmatchedAbsent`], and
+    /// [`StoreError::UnmatchedPresent`].
     pub fn deploy_to(
         &self,
         expected: &ExpectedTag,

@@ -347,7 +347,9 @@ fn a_deploy_of_a_container_that_is_not_as_expected_is_refused() {
         let refused = to(&expected, &json!({}));
         assert!(matches!(refused, Err(StoreError::UnmatchedAbsent(_))));
     }
-    let first = to(&ExpectedTag::Any, &json!({})).unwrap().record;
+    let first = to(&ExpectedTag::Absent, &json!({})).unwrap().record;
+    let there = |refused: Result<_, StoreError>| matches!(refused, Err(StoreError::UnmatchedPresent(_, tag)) if tag == first.etag());
+    assert!(there(to(&ExpectedTag::Absent, &json!({}))), "the same, too");
     // Each of them is a change that somebody made, although no generation follows from most.
     let changes = [
         json!({"priority": 7}),
