@@ -119,7 +119,7 @@ impl Journal {
     /// Raises an alarm about `subject` (empty: the node), or clears it where `fault` is `None`.
     /// Whoever may notice such a state calls this after each look; only changes are news.
     ///
-    /// Alarms about one subject too many are dropped: more than a person reads stand already.
+    /// Of an alarm that stands already, one subject too many is dropped: more than a person reads stand.
     pub fn set_alarm(&self, alarm: Alarm, subject: &str, fault: Option<String>) {
         self.set(alarm, (subject, None), fault);
     }

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 use state::alarm::Alarm;
 use tokio::time::Instant;
 
-/// Alarms that stand at once. One alarm may be about several subjects, such as registries.
+/// Alarms that stand at once, beside the first of each kind, which always has its place: one alarm may
+/// be about several subjects, such as registries, and those are not to hide another alarm.
 const STANDING_MAX: usize = 64;
 /// Changes of a standing alarm that are told within [`CHANGES_SPAN`]. A fault of another kind is
 /// news; a number in a sentence, which is another one at each look, soon is not.
@@ -89,7 +90,7 @@ impl Alarms {
                 Change::None
             };
         }
-        if self.0.len() >= STANDING_MAX {
+        if self.0.len() >= STANDING_MAX && self.stands(alarm) {
             return Change::None;
         }
         let standing = StandingAlarm {
@@ -104,6 +105,12 @@ impl Alarms {
         };
         self.0.insert(key, told);
         Change::Raised(message)
+    }
+
+    /// Whether the alarm stands, about whatever subject.
+    fn stands(&self, alarm: Alarm) -> bool {
+        let mut from = self.0.range((alarm, String::new())..);
+        from.next().is_some_and(|((first, _), _)| *first == alarm)
     }
 
     pub(super) fn all(&self) -> Vec<StandingAlarm> {
@@ -129,5 +136,28 @@ mod tests {
         assert_eq!(alarms.all()[0].message, "99 are busy");
         let told = alarms.0.values_mut().next().unwrap();
         assert!(told.change("c is busy", Instant::now() + CHANGES_SPAN));
+    }
+
+    #[test]
+    fn many_subjects_of_one_alarm_hide_no_other_alarm_and_all_of_them_are_bounded() {
+        let mut alarms = Alarms::default();
+        let fault = || Some("a fault".to_owned());
+        for number in 0..STANDING_MAX * 2 {
+            alarms.set(Alarm::PortContested, &format!("port {number}"), fault());
+        }
+        assert_eq!(alarms.0.len(), STANDING_MAX);
+        for &alarm in Alarm::ALL {
+            for subject in ["a", "b"] {
+                let change = alarms.set(alarm, subject, fault());
+                let is_first = subject == "a" && alarm != Alarm::PortContested;
+                assert_eq!(change != Change::None, is_first, "{alarm} {subject}");
+            }
+        }
+        assert_eq!(alarms.0.len(), STANDING_MAX + Alarm::ALL.len() - 1);
+        // What is over makes room.
+        for number in 0..STANDING_MAX {
+            alarms.set(Alarm::PortContested, &format!("port {number}"), None);
+        }
+        assert_ne!(alarms.set(Alarm::PortContested, "b", fault()), Change::None);
     }
 }

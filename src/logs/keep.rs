@@ -10,7 +10,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
-use state::alarm::Alarm;
 use state::desired::Record;
 use state::event::{Event, EventKind, EventSubject};
 use state::id::{ContainerId, InstanceName};
@@ -28,6 +27,7 @@ use crate::journal::Journal;
 use crate::lock::lock;
 
 mod adopt;
+mod alarm;
 mod end;
 mod replace;
 
@@ -49,8 +49,8 @@ struct Keeper {
     tracker: TaskTracker,
     stop: CancellationToken,
     kept: Mutex<BTreeMap<InstanceName, Kept>>,
-    /// Containers about which an alarm stands.
-    alarmed: Mutex<BTreeMap<String, EventSubject>>,
+    /// Alarms that stand, by subject.
+    alarmed: Mutex<BTreeMap<String, alarm::Loss>>,
     /// Loggers that the last sweep found without a container.
     suspects: Mutex<Vec<LoggerProcess>>,
 }
@@ -268,31 +268,5 @@ impl Loggers {
         }
         drop(kept);
         self.set_alarms();
-    }
-
-    /// Raises and clears the alarms about output that is lost; after each change of a fault.
-    fn set_alarms(&self) {
-        // Held to the end, so that of two at once the later look is told last.
-        let mut alarmed = lock(&self.0.alarmed);
-        let kept = lock(&self.0.kept);
-        let silent = kept
-            .values()
-            .filter_map(|kept| Some((kept.subject.clone(), kept.fault.clone()?)));
-        let silent: Vec<_> = silent.collect();
-        drop(kept);
-        let now: BTreeMap<_, _> = silent
-            .iter()
-            .map(|(subject, _)| (subject.to_string(), subject.clone()))
-            .collect();
-        let set = |subject: &EventSubject, fault| {
-            let journal = &self.0.journal;
-            journal.set_alarm_of(Alarm::OutputLost, subject.clone(), fault);
-        };
-        let over = alarmed.iter().filter(|(name, _)| !now.contains_key(*name));
-        over.for_each(|(_, subject)| set(subject, None));
-        for (subject, message) in silent {
-            set(&subject, Some(message));
-        }
-        *alarmed = now;
     }
 }
