@@ -71,6 +71,9 @@ fn line(health: &HealthView) -> String {
     for alarm in heavy.take(3) {
         add(format_args!("; {}", alarm.alarm));
     }
+    if !health.containerd_asked {
+        add(format_args!("; containerd not asked yet"));
+    }
     match &health.link {
         Some(link) if !link.reachable => add(format_args!("; CHaS not reached")),
         Some(_) => add(format_args!("; CHaS reached")),
@@ -89,6 +92,8 @@ mod tests {
         let mut quiet = seen(true, &[]);
         quiet.unsettled = 0;
         assert_eq!(line(&quiet), "healthy: 3 running");
+        quiet.containerd_asked = false;
+        assert_eq!(line(&quiet), "healthy: 3 running; containerd not asked yet");
         assert_eq!(
             line(&seen(false, &["web"])),
             "unhealthy: 3 running, 1 not as desired (worst: web failed, ImageNotFound); \

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::http::StatusCode;
 use serde_json::{Map, Value, json};
+use state::alarm::Alarm;
 
 use super::access::Access;
 use super::answer::Json;
@@ -147,10 +148,18 @@ pub(super) async fn ready<N: NodeApi>(State(node): State<Arc<N>>) -> (StatusCode
             StatusCode::SERVICE_UNAVAILABLE,
             "the stored state is being rebuilt\n",
         ),
-        (false, _) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "containerd is unreachable\n",
-        ),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, without_containerd(&health)),
+    }
+}
+
+/// The text for a node that has no answer of containerd. Until the network stands, none is asked for.
+pub(super) fn without_containerd(health: &HealthView) -> &'static str {
+    let mut alarms = health.alarms.iter();
+    let is_network = alarms.any(|standing| standing.alarm == Alarm::NetworkNotReady);
+    match (health.containerd_asked, is_network) {
+        (true, _) => "containerd is unreachable\n",
+        (false, true) => "the network for containers cannot be set up\n",
+        (false, false) => "containerd is not asked yet\n",
     }
 }
 

@@ -97,6 +97,7 @@ impl AgentNode {
                 silent,
             },
             containerd: reachability.reachable,
+            containerd_asked: reachability.is_known(),
             containerd_since: reachability.since,
             containerd_answered: reachability.answered,
             containerd_error: reachability.error,
@@ -137,7 +138,7 @@ impl AgentNode {
                 message,
             });
         };
-        if !health.containerd {
+        if !health.containerd && health.containerd_asked {
             let error = health.containerd_error.clone().unwrap_or_default();
             raise(Alarm::ContainerdUnreachable, health.containerd_since, error);
         }

@@ -75,13 +75,35 @@ fn shown(planned: Planned, now: Moment) -> StepView {
 }
 
 impl AgentNode {
-    /// The sentence that is shown while containerd is unreachable.
-    pub(super) fn unreachable(&self) -> Option<String> {
+    /// The cause for which no container can be looked at now: its reason, and a sentence.
+    pub(super) fn out_of_reach(&self) -> Option<(Reason, String)> {
         let reachability = self.board().reachability();
+        if reachability.reachable {
+            return None;
+        }
+        if !reachability.is_known() {
+            // It may well answer: nobody asks before the network is set up.
+            let mut alarms = self.journal.alarms().into_iter();
+            let network = alarms.find(|standing| standing.alarm == Alarm::NetworkNotReady);
+            return Some(match network {
+                Some(standing) => {
+                    let meaning = Alarm::NetworkNotReady.meaning();
+                    (
+                        Reason::NetworkError,
+                        format!("{meaning} {}", standing.message),
+                    )
+                }
+                None => (
+                    Reason::RuntimeUnavailable,
+                    "containerd is not asked yet: the agent has just begun".to_owned(),
+                ),
+            });
+        }
         let error = reachability.error.unwrap_or_default();
         let since = humantime::format_rfc3339_seconds(reachability.since);
         let meaning = Reason::RuntimeUnavailable.meaning();
-        (!reachability.reachable).then(|| format!("{meaning} Since {since}: {error}"))
+        let message = format!("{meaning} Since {since}: {error}");
+        Some((Reason::RuntimeUnavailable, message))
     }
 
     /// The cause for which the reconciler is blocked at the moment.
@@ -93,15 +115,18 @@ impl AgentNode {
         };
         let is_unknown = self.writer.store().desired().is_unknown();
         let adopting = || "the desired state is being rebuilt from what containerd holds";
-        self.unreachable()
+        let out_of_reach = self.out_of_reach().map(|(_, message)| message);
+        out_of_reach
             .or_else(|| is_unknown.then(unknown))
             .or_else(|| is_adopting.then(adopting).map(ToOwned::to_owned))
     }
 
     /// The remedy for that cause.
     fn unblock(&self) -> Option<&'static str> {
-        if self.unreachable().is_some() {
-            return Some(Reason::RuntimeUnavailable.remedy());
+        match self.out_of_reach() {
+            Some((Reason::NetworkError, _)) => return Some(Alarm::NetworkNotReady.remedy()),
+            Some((reason, _)) => return Some(reason.remedy()),
+            None => {}
         }
         let is_adopting = self.writer.store().desired().adoption().is_some();
         is_adopting.then(|| Alarm::StateRebuilding.remedy())

@@ -87,19 +87,19 @@ impl AgentNode {
         }
     }
 
-    /// Condition of the container, or that containerd is unreachable while it is pending.
+    /// Condition of the container, or why none can be looked at while it is pending.
     fn shown_condition(&self, record: &Record, known: &Known) -> Condition {
         let phase = self
             .board()
             .told_phase(&self.writer.store().desired(), record);
-        let (activity, unreachable) = (known.activity, self.unreachable());
-        let mut condition = condition(
-            record,
-            &phase,
-            &known.history,
-            activity,
-            unreachable.as_deref(),
-        );
+        let (activity, out_of_reach) = (known.activity, self.out_of_reach());
+        let told = out_of_reach.as_ref().map(|(_, message)| message.as_str());
+        let mut condition = condition(record, &phase, &known.history, activity, told);
+        if let Some((reason, message)) = &out_of_reach
+            && condition.message.as_ref() == Some(message)
+        {
+            condition.reason = Some(*reason);
+        }
         if let Some(noted) = known.pull.as_ref().and_then(|progress| progress.noted()) {
             condition.message = Some(noted);
         }

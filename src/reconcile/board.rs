@@ -361,7 +361,7 @@ impl Board {
     }
 
     /// Notes whether the runtime answers, or its error. Answers whether that is news.
-    pub(super) fn reached(&self, error: Option<String>) -> bool {
+    pub(crate) fn reached(&self, error: Option<String>) -> bool {
         let mut now = lock(&self.reachability);
         // Of many refusals in a row, only the first is news.
         let is_news = if error.is_none() {

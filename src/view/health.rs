@@ -27,6 +27,8 @@ pub(crate) struct HealthView {
     pub backlog: BacklogView,
     /// Whether containerd answers.
     pub containerd: bool,
+    /// Whether containerd was asked since the agent started. The network comes first.
+    pub containerd_asked: bool,
     /// The time since which containerd answers, or does not.
     pub containerd_since: SystemTime,
     /// The last answer of containerd. `None`: not since the agent started.

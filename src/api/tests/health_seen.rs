@@ -31,6 +31,7 @@ pub(crate) fn seen(containerd: bool, worst: &[&str]) -> HealthView {
         unsettled_for: Duration::ZERO,
         backlog: BacklogView::default(),
         containerd,
+        containerd_asked: true,
         containerd_since: SystemTime::UNIX_EPOCH,
         containerd_answered: None,
         containerd_error: None,

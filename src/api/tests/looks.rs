@@ -1,10 +1,12 @@
 //! Finding and listing, health, who may call, and requests that mean nothing.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use axum::body::Body;
 use axum::http::{Request, header};
 use serde_json::json;
+use state::alarm::Alarm;
 use state::desired::Record;
 use state::reason::Reason;
 use state::spec::parse::Deploy;
@@ -13,7 +15,7 @@ use tower::ServiceExt as _;
 
 use super::{Fake, ROOT, STRANGE, ask, get, named, nginx, of, problem, record, rules, send, view};
 use crate::api::caller::CallerPeer;
-use crate::view::ManagedView;
+use crate::view::{AlarmView, HealthView, ManagedView};
 
 const TOKEN: &str = "0123456789abcdef";
 
@@ -338,6 +340,23 @@ async fn health_has_the_specifications_fields_and_readiness_follows_containerd()
         ),
         (503, 200)
     );
+}
+
+#[test]
+fn a_node_that_is_not_ready_says_why() {
+    let mut health = super::health_seen::seen(false, &[]);
+    let text = |health: &HealthView| crate::api::health::without_containerd(health);
+    assert_eq!(text(&health), "containerd is unreachable\n");
+    health.containerd_asked = false;
+    health.alarms.clear();
+    assert_eq!(text(&health), "containerd is not asked yet\n");
+    health.alarms.push(AlarmView {
+        alarm: Alarm::NetworkNotReady,
+        since: SystemTime::UNIX_EPOCH,
+        message: String::new(),
+    });
+    let network = "the network for containers cannot be set up\n";
+    assert_eq!(text(&health), network);
 }
 
 #[tokio::test]

@@ -5,6 +5,7 @@ use state::event::EventKind;
 
 use super::*;
 use crate::runtime::RuntimeError;
+use crate::view::HealthView;
 
 #[tokio::test(start_paused = true)]
 async fn a_container_that_keeps_ending_is_named_with_its_cause_and_is_in_the_errors() {
@@ -101,4 +102,44 @@ async fn a_containerd_that_did_not_answer_is_an_error_too() {
     let errors = agent.node.health().errors;
     assert_eq!(errors[0].code, "ContainerdUnreachable");
     assert!(errors[0].message.contains("no such socket"), "{errors:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_containerd_that_nobody_has_asked_is_not_told_to_be_gone() {
+    let mut agent = agent().await;
+    let deployed = agent
+        .node
+        .deploy(ExpectedTag::Any, deploy("web", "nginx"), false)
+        .await;
+    let id = deployed.unwrap().container.record.id;
+    // The agent begins again, and its network cannot be set up.
+    let anew = Reconciler::new(
+        Arc::clone(&agent.runtime),
+        agent.node.writer.clone(),
+        agent.node.journal.clone(),
+        Clock::start(),
+        Duration::from_hours(1),
+    );
+    let node = Arc::get_mut(&mut agent.node).unwrap();
+    node.handle = anew.handle();
+    let names =
+        |health: &HealthView| -> Vec<_> { health.alarms.iter().map(|alarm| alarm.alarm).collect() };
+    let health = node.health();
+    assert_eq!(names(&health), []);
+    assert_eq!((health.containerd, health.containerd_asked), (false, false));
+    let fault = || Some("nft is not there".to_owned());
+    node.journal.set_alarm(Alarm::NetworkNotReady, "", fault());
+    assert_eq!(names(&node.health()), [Alarm::NetworkNotReady]);
+    let told = node.explain(id).unwrap();
+    let (blocked, unblock) = (told.blocked.unwrap(), told.unblock);
+    assert!(blocked.ends_with("nft is not there"), "{blocked}");
+    assert_eq!(unblock, Some(Alarm::NetworkNotReady.remedy()));
+    let condition = told.container.condition;
+    assert_eq!(condition.reason, Some(Reason::NetworkError));
+    // Once it was asked and did not answer, that is told.
+    node.board().reached(Some("no such socket".to_owned()));
+    let both = [Alarm::ContainerdUnreachable, Alarm::NetworkNotReady];
+    let mut now = names(&node.health());
+    now.sort();
+    assert_eq!(now, both);
 }
