@@ -1,23 +1,23 @@
 //! The only wiring: builds every room, starts it, and stops it in order. Only this room knows all
 //! others.
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::task::TaskTracker;
 
 use self::clients::ClientWatch;
 use self::doors::Doors;
 use self::events::KeptFeed;
 use self::hearing::Hearing;
+use self::reload::ReloadFaults;
 use self::rooms::Rooms;
 use self::tls::TlsWatch;
 use crate::api::listener::TlsInForce;
 use crate::api::{CallerToken, ClientList};
-use crate::config::{Config, Reload, Reloaded};
+use crate::config::{Config, Reload};
 use crate::log_level::LogLevel;
 use crate::{notify, otlp, shutdown, signals};
 
@@ -36,6 +36,7 @@ mod looks;
 mod measured;
 mod probes;
 mod registries;
+mod reload;
 mod removal;
 mod review;
 mod rooms;
@@ -74,8 +75,9 @@ pub async fn run(config: Config, reload: Reload, level: LogLevel) -> anyhow::Res
     let reload = Arc::new(reload);
     let [policy_due, clients_due, tls_due] = [(); 3].map(|()| Arc::new(Notify::new()));
     let due = [&policy_due, &clients_due, &tls_due].map(Arc::clone);
+    let (faults, reload_faults) = watch::channel(ReloadFaults::default());
     signals::follow(&tracker, stop.clone(), move || {
-        take_in(&reload.again(), &reloading, &made);
+        reload::take_in(&reload.again(), &reloading, &made, &faults);
         due.iter().for_each(|due| due.notify_one());
     })
     .context("signals cannot be caught")?;
@@ -85,6 +87,7 @@ pub async fn run(config: Config, reload: Reload, level: LogLevel) -> anyhow::Res
     tracker.spawn(async move { kept_until.run_until_cancelled(keeping).await });
     let (callers, told) = ((token.clone(), clients.clone()), (kept.feed.clone(), level));
     let rooms = Rooms::build(&config, callers, told, &stop, &tracker).await?;
+    reload::follow(reload_faults, rooms.journal(), stop.clone(), &tracker);
     let mut watch = ClientWatch::new(clients, rooms.journal());
     watch.look(&config).await;
     let (watching, watched) = (watch.run(config.clone(), clients_due), stop.clone());
@@ -116,40 +119,6 @@ pub async fn run(config: Config, reload: Reload, level: LogLevel) -> anyhow::Res
     kept.end().await;
     otlp::end().await;
     Ok(())
-}
-
-/// Takes in the configuration that was read again, as far as that goes in a running agent.
-fn take_in(reloaded: &Reloaded, token: &CallerToken, made: &Path) {
-    let config = match &reloaded.outcome {
-        Ok(config) => config,
-        Err(errors) => {
-            return tracing::error!(%errors, "configuration not reloaded; the one before stays in force");
-        }
-    };
-    let is_other_token = match &config.api.token {
-        Some(new) => token.replace(new.clone()),
-        None => take_made(token, made),
-    };
-    let (changed, waiting) = (reloaded.changed.join(" "), reloaded.waiting.join(" "));
-    tracing::info!(changed, is_other_token, "configuration reloaded");
-    if !waiting.is_empty() {
-        tracing::warn!(
-            keys = waiting,
-            "changed configuration keys wait for a restart of the agent"
-        );
-    }
-}
-
-/// Takes the token that the agent made, or makes one. True if it is another one than before.
-fn take_made(token: &CallerToken, path: &Path) -> bool {
-    match first_token::admin_token(path) {
-        Ok(made) => token.replace(made),
-        Err(error) => {
-            let path = path.display();
-            tracing::error!(%path, %error, "admin token not made; the token before stays in force");
-            false
-        }
-    }
 }
 
 fn announce(config: &Config) {

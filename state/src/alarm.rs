@@ -217,6 +217,11 @@ alarms! {
     /// The policy's file cannot be used; the policy before stays in force, and without one nothing
     /// new is taken in.
     PolicyUnusable: Degrading, "correct the file that the message names, and try it: chas-node-agent policy check";
+    /// The configuration was read again and has faults: the one before stays in force, and the agent will
+    /// not start again with this one.
+    ConfigUnusable: Degrading, "correct what the message names, then systemctl reload chas-node-agent; chas-node-agent config check shows every fault";
+    /// Keys of the configuration have other values by now than those in force; a restart takes them.
+    ConfigWaits: Notice, "systemctl restart chas-node-agent, which ends no container; or set the keys back and reload";
     /// The file of the API's clients cannot be used; those before may call, and no others.
     ClientsUnusable: Degrading, "correct the file that the message names; what was revoked in it may still call";
     /// Changes cannot be written down in the audit; with audit.fail_closed none is made.

@@ -161,6 +161,12 @@ async fn a_reload_takes_all_or_nothing_and_another_level_lasts_as_long_as_was_as
     })
     .await;
     assert!(level("info").await);
+    let alarms = agent.get("/health").await.1["alarms"].clone();
+    let alarms = alarms.as_array().unwrap();
+    let unusable = alarms
+        .iter()
+        .find(|alarm| alarm["name"] == "ConfigUnusable");
+    assert!(unusable.unwrap()["message"].to_string().contains("LOUD"));
     // What is configured anew ends another level at once.
     let order = json!({"level": "off", "for": "1h"});
     agent.ask("PUT", "/log-level", Some(&order)).await;
@@ -168,6 +174,11 @@ async fn a_reload_takes_all_or_nothing_and_another_level_lasts_as_long_as_was_as
     write("logging:\n  level: WARN\n");
     agent.signal(rustix::process::Signal::HUP);
     eventually("the new level is in force", async || level("warn").await).await;
+    eventually("the alarm is over", async || {
+        let alarms = agent.get("/health").await.1["alarms"].to_string();
+        !alarms.contains("ConfigUnusable")
+    })
+    .await;
     let audit = bed.dir.join("state/audit");
     let lines: String = fs::read_dir(audit)
         .unwrap()

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, header};
+use state::alarm::Alarm;
 use state::status::Status;
 use tower::ServiceExt as _;
 
@@ -188,4 +189,18 @@ async fn a_scraper_gets_the_format_that_it_asks_for_and_refusals_are_counted() {
     }
     let samples = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
     assert!(samples(&open) > 50, "{open}");
+}
+
+#[tokio::test]
+async fn every_alarm_is_in_the_metrics_whoever_notices_it() {
+    let away = Arc::new(Fake {
+        containerd: false,
+        ..Fake::with(Vec::new())
+    });
+    let router = router(away, rules(None), Some(Metrics::new()));
+    let text = scrape(&router).await;
+    for alarm in Alarm::ALL {
+        let stands = u8::from(*alarm == Alarm::ContainerdUnreachable);
+        has(&text, &format!("chas_alarm{{alarm=\"{alarm}\"}} {stands}"));
+    }
 }
