@@ -83,14 +83,19 @@ impl LogLevel {
         }
     }
 
-    /// Takes what is configured now, and puts it in force: it ends another level before its time.
+    /// Takes what is configured now. Where that is another level than before, it is in force at once,
+    /// and ends one that is in force for a while; the same as before ends none.
     pub fn configure(&self, level: &str) {
         let mut levels = lock(&self.0.levels);
+        if levels.configured == level {
+            return;
+        }
         if (self.0.apply)(level) {
             level.clone_into(&mut levels.configured);
-            levels.other = None;
+            let ended = levels.other.take().map(|other| other.level);
+            tracing::info!(now = level, ended, "log level configured");
         } else {
-            tracing::warn!(level, "log level not changed");
+            tracing::warn!(asked = level, "log level not changed");
         }
     }
 
@@ -99,11 +104,11 @@ impl LogLevel {
     pub fn set_for(&self, level: &str, time: Duration) -> bool {
         let mut levels = lock(&self.0.levels);
         // By the level before, which may show it when the new one does not, or the other way round.
-        tracing::info!(level, seconds = time.as_secs(), "log level changes");
+        tracing::info!(to = level, seconds = time.as_secs(), "log level changes");
         if !(self.0.apply)(level) {
             return false;
         }
-        tracing::info!(level, seconds = time.as_secs(), "log level changed");
+        tracing::info!(now = level, seconds = time.as_secs(), "log level changed");
         levels.other = Some(OtherLevel {
             level: level.to_owned(),
             end: Instant::now() + time,
@@ -136,7 +141,7 @@ impl LogLevel {
             levels.other = None;
             let level = levels.configured.as_str();
             if (self.0.apply)(level) {
-                tracing::info!(level, "log level as configured again");
+                tracing::info!(now = level, "log level as configured again");
             }
         }
     }
@@ -198,6 +203,10 @@ mod tests {
         assert!(level.set_for("debug", Duration::from_secs(60)));
         level.configure("nonsense");
         assert_eq!(now(), "debug");
+        // A reload for something else leaves it as it is.
+        level.configure("info");
+        assert_eq!(now(), "debug");
+        assert!(level.now().until.is_some());
         level.configure("warn");
         assert_eq!(now(), "warn");
         let view = level.now();

@@ -34,6 +34,9 @@ mod examples;
 mod health;
 
 #[cfg(test)]
+mod house_log;
+
+#[cfg(test)]
 mod house_rules;
 mod house_words;
 

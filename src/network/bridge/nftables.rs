@@ -268,8 +268,8 @@ async fn run(arguments: &[&str], input: &str) -> Result<String, NftError> {
     let mut wait = Duration::from_millis(10);
     for _ in 1..ATTEMPTS_MAX {
         match run_once(arguments, input).await {
-            Err(NftError::Refused(message)) if is_passing(&message) => {
-                tracing::debug!(message, "nft run repeated: rule set busy");
+            Err(NftError::Refused(error)) if is_passing(&error) => {
+                tracing::debug!(error, "nft run repeated: rule set busy");
                 tokio::time::sleep(wait).await;
                 wait *= 2;
             }
