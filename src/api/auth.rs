@@ -13,7 +13,7 @@ use super::access::{Access, AccessEnd};
 use super::caller::{Caller, CallerPeer};
 use super::clients::{Bearer, ClientList, KnownClient};
 use super::error::Problem;
-use super::guesses::Guesses;
+use super::guesses::{Guess, Guesses};
 use crate::config::Secret;
 
 /// Time that a token is not looked at once its caller's address has had its guesses.
@@ -150,8 +150,11 @@ impl Gate {
         if let Some(wait) = wait {
             return Err(Problem::Guessed(wait));
         }
-        if self.guesses.note(peer, given.as_bytes()) {
-            tracing::warn!(%peer, "tokens guessed; the caller waits");
+        match self.guesses.note(peer, given.as_bytes()) {
+            // Once a minute for each caller: a program with an old token asks for ever.
+            Guess::First => tracing::warn!(%peer, "wrong token"),
+            Guess::Further => {}
+            Guess::Last => tracing::warn!(%peer, "tokens guessed; the caller waits"),
         }
         Err(unauthorized())
     }

@@ -25,6 +25,17 @@ const CALLERS_MAX: usize = 1024;
 /// Wrong tokens of one caller, by their fingerprints, oldest first.
 type Tried = VecDeque<(u64, Instant)>;
 
+/// Place of a wrong token among those of its caller.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Guess {
+    /// The first one of the last minute.
+    First,
+    /// Another one, or one that is sent again.
+    Further,
+    /// The last one that the caller has for now.
+    Last,
+}
+
 /// Wrong tokens of the last minute.
 #[derive(Debug, Default)]
 pub(super) struct Guesses {
@@ -43,8 +54,8 @@ impl Guesses {
         is_full.then(|| WINDOW.saturating_sub(oldest.elapsed()))
     }
 
-    /// Notes a wrong token. True if it is the caller's last one for now.
-    pub(super) fn note(&self, peer: CallerPeer, token: &[u8]) -> bool {
+    /// Notes a wrong token.
+    pub(super) fn note(&self, peer: CallerPeer, token: &[u8]) -> Guess {
         let fingerprint = self.fingerprints.hash_one(token);
         let mut tried = lock(&self.tried);
         let key = peer.key();
@@ -54,10 +65,14 @@ impl Guesses {
         let of_caller = tried.entry(key).or_default();
         of_caller.retain(|(_, at)| is_recent(at));
         if of_caller.iter().any(|(before, _)| *before == fingerprint) {
-            return false;
+            return Guess::Further;
         }
         of_caller.push_back((fingerprint, Instant::now()));
-        of_caller.len() == GUESSES_MAX
+        match of_caller.len() {
+            1 => Guess::First,
+            GUESSES_MAX => Guess::Last,
+            _ => Guess::Further,
+        }
     }
 }
 
@@ -88,27 +103,39 @@ mod tests {
     async fn a_caller_has_ten_guesses_a_minute_and_another_one_its_own() {
         let guesses = Guesses::default();
         for number in 0..9_u8 {
-            assert!(!guesses.note(peer(1), &[number]), "{number}");
+            let expected = if number == 0 {
+                Guess::First
+            } else {
+                Guess::Further
+            };
+            assert_eq!(guesses.note(peer(1), &[number]), expected, "{number}");
             assert_eq!(guesses.wait(peer(1)), None, "{number}");
             tokio::time::advance(Duration::from_secs(1)).await;
         }
-        assert!(guesses.note(peer(1), b"tenth"));
+        assert_eq!(guesses.note(peer(1), b"tenth"), Guess::Last);
         assert_eq!(guesses.wait(peer(1)), Some(Duration::from_secs(51)));
         assert_eq!(guesses.wait(peer(2)), None);
         tokio::time::advance(Duration::from_secs(51)).await;
         assert_eq!(guesses.wait(peer(1)), None);
-        assert!(guesses.note(peer(1), b"eleventh"));
+        assert_eq!(guesses.note(peer(1), b"eleventh"), Guess::Last);
         assert_eq!(guesses.wait(peer(1)), Some(Duration::from_secs(1)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_old_token_that_is_sent_for_ever_is_one_guess() {
         let guesses = Guesses::default();
+        let mut told = 0;
         for _ in 0..1000 {
-            assert!(!guesses.note(peer(1), b"the token of last week"));
+            match guesses.note(peer(1), b"the token of last week") {
+                Guess::First => told += 1,
+                Guess::Further => {}
+                Guess::Last => panic!("one token is no guessing"),
+            }
             tokio::time::advance(Duration::from_millis(100)).await;
         }
         assert_eq!(guesses.wait(peer(1)), None);
+        // In 100 s it is told twice.
+        assert_eq!(told, 2);
     }
 
     #[tokio::test(start_paused = true)]
