@@ -33,11 +33,13 @@ const asked = { list: 0, show: 0, logs: [] };
 const readers = new Set();
 readers.logs = new Set();
 let number = 1000;
+// What the health says beside that.
+const played = {};
 const answers = {
   '/whoami': () => ({ name: 'token', role: 'admin', names: null, expires: null, node: 'worker-many', version: '0.0.0' }),
   '/containers': () => { asked.list += 1; return { containers }; },
   '/health': () => ({ status: 'degraded', resources: { cpu_usage: 12, memory_usage: 40, disk_available: '50GB', container_count: COUNT - 2, disk_total_bytes: 1e11, disk_available_bytes: 5e10 },
-    uptime: 86400, alarms: [], errors: [], containerd: { reachable: true, since: time(), error: null }, chas: null }),
+    uptime: 86400, alarms: [], errors: [], containerd: { reachable: true, since: time(), error: null }, chas: null, ...played }),
   '/capacity': () => ({ cpu: { total: 16, reserved: 9.5, used: 3.2 }, memory: { total: 64 * 2 ** 30, reserved: 40 * 2 ** 30, used: 22 * 2 ** 30 }, containers: { total: 1000, reserved: COUNT, free: 500 } }),
   '/plan': () => ({ settled: true, blocked: null, containers: [], leftovers: [] }),
   '/stats': () => ({ containers: containers.map((one, at) => ({ id: one.id, name: one.name, time: time(), memory: { used_bytes: (1 + at) * 2 ** 20 * (1 + Math.random() / 10), limit_bytes: 2 ** 30 },
@@ -155,6 +157,17 @@ await page.fill('#filter', 'cache team=web');
 check(await page.locator('#list li:not([hidden])').count() === COUNT / 4, 'the search finds something else');
 await page.fill('#filter', '');
 await look(page, 'many');
+
+// Who closed the node, and what CHaS's set has that was not taken, is said.
+const hour = new Date(Date.now() - 3_600_000).toISOString();
+played.cordon = { cordoned: true, chas: false, operator: { by: 'uid:0', since: hour, drained_since: null }, drained: false, left: [], unsure: null };
+played.chas = { reachable: true, since: hour, error: null, generation: 7, desired: { stale: false, fault: null }, pending_prune: [], conflicts: 1, rejected: 2, cordoned: false };
+await has(page, '#wrong-title', 'The node is cordoned by uid:0 for 60 min: nothing new is started');
+await has(page, '#glance', '2 rejected · 1 conflict');
+Object.assign(played.cordon, { operator: { by: 'uid:0', since: hour, drained_since: hour }, left: [{ name: 'web-000', why: 'it stops', stays: false }, { name: 'web-001', why: 'not managed', stays: true }] });
+await has(page, '#wrong-title', '1 container still runs');
+await look(page, 'many-drained');
+Object.assign(played, { cordon: null, chas: null });
 
 // A token whose time is over: the page hides, keeps what was typed, and goes on with another one.
 await page.locator('#deploy-open').click();

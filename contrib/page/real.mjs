@@ -45,6 +45,13 @@ await has(page, '#who', 'admin');
 await has(page, '#glance', 'reachable');
 await look(page, 'empty');
 
+// A node that takes nothing new is not told to be well without a word of it.
+await api('POST', '/node/cordon');
+await has(page, '#wrong-title', 'The node is cordoned by token');
+await look(page, 'cordoned');
+await api('POST', '/node/uncordon');
+await page.waitForFunction(() => !document.getElementById('wrong-title').textContent.includes('cordoned'), null, { timeout: 20_000 });
+
 // Deploys by the keyboard alone: a body with faults first, then the right one.
 await tabTo(page, '#deploy-open');
 await page.keyboard.press('Enter');

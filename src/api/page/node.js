@@ -46,12 +46,13 @@ function showWrong() {
   const wrong = wrongOnes();
   const isBad = alarms.some((alarm) => alarm.health === 'unhealthy') || wrong.some((one) => tone.of(one) === 'bad');
   const isWrong = wrong.length + alarms.length > 0;
-  putClass($('wrong'), isBad ? 'bad' : isWrong || health.status !== 'healthy' ? 'warn' : 'good');
+  const held = cordonWords(health.cordon);
+  putClass($('wrong'), isBad ? 'bad' : isWrong || held || health.status !== 'healthy' ? 'warn' : 'good');
   const counted = [wrong.length && many(wrong.length, 'container'), alarms.length && many(alarms.length, 'alarm')].filter(Boolean);
   const runs = many(health.resources.container_count, 'container runs', 'containers run');
   const title = isWrong ? `Wrong: ${counted.join(', ')}` : health.status === 'healthy' ? `Nothing is wrong; ${runs}` : `The node is ${health.status}: ${many(health.unsettled, 'container is', 'containers are')} on the way, or not shown to you; ${runs}`;
-  put($('wrong-title'), title);
-  document.title = `${isWrong ? `✖ ${wrong.length + alarms.length} wrong` : health.status} · ${state.me.node || location.host}`;
+  put($('wrong-title'), held ? `${title}. The node is ${held}` : title);
+  document.title = `${isWrong ? `✖ ${wrong.length + alarms.length} wrong` : held ? 'cordoned' : health.status} · ${state.me.node || location.host}`;
   const shown = wrong.slice(0, WRONG_MAX);
   shown.forEach(lookForRemedy);
   const key = [alarms, shown.map((one) => [one.id, one.status, one.reason, one.message, state.remedies.get(one.id)?.text])];
@@ -62,6 +63,16 @@ function showWrong() {
   putAll($('notices-list'), [notices, noted.map((one) => [one.id, one.status, one.message])], () => [...noted.map(wrongItem), ...notices.map(alarmItem)]);
   show($('wrong-more'), wrong.length > WRONG_MAX);
   put($('wrong-all'), `Show all ${wrong.length} containers that are wrong`);
+}
+
+// Who holds the node closed, and how far a drain has come; nothing where it is open.
+function cordonWords(cordon) {
+  if (!cordon?.cordoned) return '';
+  const { operator } = cordon;
+  const by = [operator && `by ${clean(operator.by, 100)} ${since(operator.since)}`, cordon.chas && 'by CHaS'].filter(Boolean).join(' and ');
+  if (!operator?.drained_since) return `cordoned ${by}: nothing new is started`;
+  const left = cordon.left.filter((one) => !one.stays).length;
+  return cordon.drained ? `drained ${by}` : `being drained ${by}: ${left ? many(left, 'container still runs', 'containers still run') : clean(cordon.unsure, 200)}`;
 }
 
 function alarmItem(alarm) {
@@ -134,8 +145,8 @@ function chasFacts(link) {
   if (!link) return ['none', 'the node takes what is pushed, and nothing else'];
   const desired = link.desired || {};
   const word = link.identity_conflict ? 'another node has this id' : !link.reachable ? 'away' : desired.stale ? 'reachable, set is old' : 'reachable';
-  const facts = [since(link.since), link.generation === null ? '' : `generation ${link.generation}`, link.cordoned ? 'cordoned' : '', link.error, desired.fault,
-    link.rejected?.length ? `${link.rejected.length} rejected` : '', link.conflicts?.length ? many(link.conflicts.length, 'conflict') : ''];
+  const facts = [since(link.since), link.generation === null ? '' : `generation ${link.generation}`, link.error, desired.fault,
+    link.rejected ? `${link.rejected} rejected` : '', link.conflicts ? many(link.conflicts, 'conflict') : ''];
   return [word, clean(facts.filter(Boolean).join(' · '), 300)];
 }
 
