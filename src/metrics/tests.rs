@@ -114,7 +114,12 @@ fn rules_and_dashboards_name_only_metrics_and_reasons_that_there_are() {
             suffixes.iter().map(move |suffix| format!("{name}{suffix}"))
         })
         .collect();
-    let process = ["cpu_seconds_total", "resident_memory_bytes", "open_fds"];
+    let process = [
+        "cpu_seconds_total",
+        "resident_memory_bytes",
+        "open_fds",
+        "start_time_seconds",
+    ];
     known.extend(process.map(|name| format!("process_{name}")));
     let monitoring = Path::new(env!("CARGO_MANIFEST_DIR")).join("contrib/monitoring");
     let read = |file: &str| std::fs::read_to_string(monitoring.join(file)).unwrap();

@@ -44,6 +44,9 @@ mod house_words;
 mod live;
 
 #[cfg(test)]
+mod monitoring;
+
+#[cfg(test)]
 mod node;
 
 #[cfg(test)]
