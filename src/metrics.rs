@@ -33,6 +33,7 @@ mod scrape;
 
 use api::ApiCounts;
 use archives::ArchiveCounts;
+pub(crate) use archives::VolumeNumbers;
 use capacity::CapacityGauges;
 pub(crate) use containers::ContainerNumbers;
 pub(crate) use format::MetricsFormat;

@@ -48,7 +48,7 @@ pub(crate) struct NodeFacts {
     pub load_average: [f64; 3],
     /// Time since boot, suspension included.
     pub uptime_seconds: u64,
-    /// The node's own network interfaces, by name; not those of containers.
+    /// The node's own network interfaces, by name; not those of containers and virtual machines.
     pub interfaces: Vec<Interface>,
 }
 
@@ -90,13 +90,12 @@ pub(crate) struct Monitor {
 
 impl Monitor {
     /// Takes a first sample. `disk` is a path on the file system that fills up with containers (it
-    /// may not exist yet); interfaces attached to `bridge` belong to containers. Blocks for some
-    /// milliseconds.
+    /// may not exist yet). Blocks for some milliseconds.
     ///
     /// # Errors
     /// `/proc` or `/sys` cannot be read.
-    pub(crate) fn new(disk: PathBuf, bridge: String) -> Result<Self, MonitorError> {
-        let mut sampler = Sampler::new(disk, bridge)?;
+    pub(crate) fn new(disk: PathBuf) -> Result<Self, MonitorError> {
+        let mut sampler = Sampler::new(disk)?;
         let facts = watch::Sender::new(sampler.sample());
         Ok(Self {
             facts,
@@ -182,8 +181,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_facts_are_this_nodes_and_stay_fresh() {
-        let monitor =
-            Arc::new(Monitor::new("/nonexistent/yet".into(), "chas-none".to_owned()).unwrap());
+        let monitor = Arc::new(Monitor::new("/nonexistent/yet".into()).unwrap());
         let facts = monitor.snapshot();
         assert!(facts.cpu_cores > 0 && facts.uptime_seconds > 0);
         assert!(

@@ -26,6 +26,7 @@ use liveness::Liveness;
 use queue::Queue;
 
 mod board;
+mod clock;
 mod contact;
 mod delays;
 mod drain;
@@ -48,7 +49,8 @@ mod tag_follow;
 mod turn;
 mod update;
 
-pub use board::{Board, Clock, Fact, Known, Reachability};
+pub use board::{Board, Fact, Known, Reachability};
+pub use clock::Clock;
 pub use contact::follow_contact;
 pub use drain::follow_drain;
 pub use schedule::follow_schedules;

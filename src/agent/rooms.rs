@@ -87,8 +87,7 @@ impl Rooms {
         tracker: &TaskTracker,
     ) -> anyhow::Result<Self> {
         let network = Arc::new(BridgeNetwork::new(bridge_config(config)));
-        let (disk, bridge) = (config.state.dir.clone(), config.network.bridge.clone());
-        let monitor = Arc::new(Monitor::new(disk, bridge)?);
+        let monitor = Arc::new(Monitor::new(config.state.dir.clone())?);
         let facts = monitor.snapshot();
         let store = Arc::new(open_store(config, Arc::clone(&network) as _, &facts).await?);
         secrets::take_key(config, &store).await?;

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use axum::Extension;
 use axum::extract::{MatchedPath, Request, State};
@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use state::access::NameScope;
 use state::alarm::Alarm;
 use state::reason::Reason;
+use state::spec::VolumeName;
 use state::status::Status;
 use tokio::time::Instant;
 
@@ -21,7 +22,7 @@ use super::listener::connections;
 use super::query::{Parameters, RawQuery};
 use super::{NodeApi, operations};
 use crate::cgroup::usage::UsageDetail;
-use crate::metrics::{ContainerNumbers, Metrics, MetricsFormat, NodeNumbers};
+use crate::metrics::{ContainerNumbers, Metrics, MetricsFormat, NodeNumbers, VolumeNumbers};
 use crate::monitor::kernel::KernelFacts;
 use crate::monitor::links::Traffic;
 use crate::view::{ContainerView, HealthView, ManagedView, UsageView};
@@ -61,10 +62,6 @@ pub(crate) async fn text<N: NodeApi>(
     let ready = managed().filter(|view| view.is_ready()).count();
     let stale = managed().filter(|view| view.is_stale()).count();
     metrics.show_ready(ready, stale);
-    metrics.show_jobs(managed().filter_map(|view| {
-        let job = view.record.job.as_ref()?;
-        Some((view.record.name.as_str(), job.last_success_ms))
-    }));
     let capacity = node.capacity();
     metrics.show_capacity(capacity.capacity, capacity.reserved);
     let health = node.health();
@@ -91,16 +88,23 @@ pub(crate) async fn text<N: NodeApi>(
     let numbers = seen.map(|view| numbers(view, usage.get(&view.record.id).copied()));
     let numbers: Vec<_> = numbers.collect();
     let kernel = tokio::task::spawn_blocking(KernelFacts::now).await;
-    let node = of_node(&health, kernel.unwrap_or_default());
+    let volumes = metrics.volume_sizes();
+    let is_seen = |of: &&VolumeNumbers| {
+        let name = of.volume.parse::<VolumeName>();
+        name.is_ok_and(|name| names.has_volume(&name))
+    };
+    let volumes = volumes.iter().filter(is_seen).cloned().collect();
+    let node = of_node(&health, kernel.unwrap_or_default(), volumes);
     metrics.text_with(&node, &numbers, format)
 }
 
-fn of_node(health: &HealthView, kernel: KernelFacts) -> NodeNumbers {
+fn of_node(health: &HealthView, kernel: KernelFacts, volumes: Vec<VolumeNumbers>) -> NodeNumbers {
     let answered = health.containerd_answered;
     let answered = answered.and_then(|at| at.duration_since(SystemTime::UNIX_EPOCH).ok());
     NodeNumbers {
         facts: health.facts.clone(),
         kernel,
+        volumes,
         queued: health.backlog.queued,
         overdue: health.backlog.overdue,
         silent: health.backlog.silent,
@@ -111,6 +115,8 @@ fn of_node(health: &HealthView, kernel: KernelFacts) -> NodeNumbers {
 
 /// Numbers of a container, and of what it uses.
 fn numbers(view: &ManagedView, usage: Option<&UsageView>) -> ContainerNumbers {
+    let job = view.record.job.as_ref();
+    let last_success = job.map(|job| job.last_success_ms.unwrap_or_default());
     let group = usage.map(|usage| &usage.group);
     let cpu = group.and_then(|group| group.cpu.as_ref());
     let memory = group.and_then(|group| group.memory.as_ref());
@@ -124,6 +130,7 @@ fn numbers(view: &ManagedView, usage: Option<&UsageView>) -> ContainerNumbers {
         status: view.condition.status.as_str(),
         ready: view.is_ready(),
         restarts: view.restart_count,
+        last_success: last_success.map(|at_ms| Duration::from_millis(at_ms).as_secs_f64().floor()),
         exit_code: view.exit_code,
         started: view
             .started
@@ -137,7 +144,7 @@ fn numbers(view: &ManagedView, usage: Option<&UsageView>) -> ContainerNumbers {
         working_set: memory.map(|memory| memory.working_set),
         memory_limit: memory.and_then(|memory| memory.limit),
         swap: memory.and_then(|memory| memory.swap),
-        memory_kills: memory.map(|memory| memory.kills),
+        memory_kills: view.memory_kills,
         pids: pids.map(|pids| pids.count),
         pids_limit: pids.and_then(|pids| pids.limit),
         received: network.map(|network| counts(network.received)),

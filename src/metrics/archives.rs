@@ -1,5 +1,7 @@
 //! Counts of archives, and of the volumes that there are.
 
+use std::sync::{Arc, Mutex};
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -7,6 +9,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::{Registry, Unit};
 
 use super::Metrics;
+use crate::lock::lock;
 
 /// Volumes whose sizes are shown.
 const VOLUMES_SHOWN_MAX: usize = 1000;
@@ -15,11 +18,6 @@ const VOLUMES_SHOWN_MAX: usize = 1000;
 struct OfArchive {
     direction: &'static str,
     result: &'static str,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfVolume {
-    volume: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -33,8 +31,18 @@ pub(super) struct ArchiveCounts {
     ended: Family<OfArchive, Counter>,
     bytes: Family<OfDirection, Counter>,
     volumes: Gauge,
-    volume_used: Family<OfVolume, Gauge>,
-    volume_limit: Family<OfVolume, Gauge>,
+    sizes: Arc<Mutex<Arc<[VolumeNumbers]>>>,
+}
+
+/// Numbers of a volume that has a size, and that a container names.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct VolumeNumbers {
+    /// Name of the volume.
+    pub(crate) volume: String,
+    /// Bytes that it has on the disk.
+    pub(crate) used: u64,
+    /// Bytes that it may have.
+    pub(crate) limit: u64,
 }
 
 impl ArchiveCounts {
@@ -58,15 +66,6 @@ impl ArchiveCounts {
         }
         let volumes = "Volumes with names that are on the node";
         all.register("volumes", volumes, self.volumes.clone());
-        let used = "Use of the disk by each volume that has a size, and that a container names";
-        all.register_with_unit("volume_used", used, Unit::Bytes, self.volume_used.clone());
-        let limit = "Size of each volume that has one, and that a container names";
-        all.register_with_unit(
-            "volume_limit",
-            limit,
-            Unit::Bytes,
-            self.volume_limit.clone(),
-        );
     }
 }
 
@@ -86,19 +85,13 @@ impl Metrics {
         self.archives.volumes.set(count);
     }
 
-    /// Shows use and size of the volumes that have one: name, bytes used, bytes at most.
-    pub fn show_volume_sizes<'v>(&self, volumes: impl Iterator<Item = (&'v str, u64, u64)>) {
-        let (used, limit) = (&self.archives.volume_used, &self.archives.volume_limit);
-        used.clear();
-        limit.clear();
-        for (volume, used_bytes, limit_bytes) in volumes.take(VOLUMES_SHOWN_MAX) {
-            let set = |gauges: &Family<OfVolume, Gauge>, bytes: u64| {
-                let volume = volume.to_owned();
-                let gauge = gauges.get_or_create(&OfVolume { volume });
-                gauge.set(i64::try_from(bytes).unwrap_or(i64::MAX));
-            };
-            set(used, used_bytes);
-            set(limit, limit_bytes);
-        }
+    /// Keeps use and size of the volumes that have one, for scrapes.
+    pub(crate) fn show_volume_sizes(&self, volumes: impl Iterator<Item = VolumeNumbers>) {
+        *lock(&self.archives.sizes) = volumes.take(VOLUMES_SHOWN_MAX).collect();
+    }
+
+    /// Use and size of the volumes that have one, as of the last look.
+    pub(crate) fn volume_sizes(&self) -> Arc<[VolumeNumbers]> {
+        Arc::clone(&lock(&self.archives.sizes))
     }
 }

@@ -13,6 +13,8 @@ pub(crate) struct ContainerNumbers {
     pub(crate) status: &'static str,
     pub(crate) ready: bool,
     pub(crate) restarts: u32,
+    /// End of the last run that succeeded, of one with a schedule, since 1970; 0: none has.
+    pub(crate) last_success: Option<f64>,
     pub(crate) exit_code: Option<u32>,
     pub(crate) started: Option<f64>,
     pub(crate) cpu: Option<f64>,
@@ -23,7 +25,8 @@ pub(crate) struct ContainerNumbers {
     pub(crate) working_set: Option<u64>,
     pub(crate) memory_limit: Option<u64>,
     pub(crate) swap: Option<u64>,
-    pub(crate) memory_kills: Option<u64>,
+    /// Kills by the kernel over all runs of the generation.
+    pub(crate) memory_kills: u64,
     pub(crate) pids: Option<u64>,
     pub(crate) pids_limit: Option<u64>,
     /// Bytes, packets, errors and drops.
@@ -61,8 +64,9 @@ fn series() -> Vec<(Family, Number)> {
         row("chas_container_ready", "1 while the container runs and works, as far as its probe tells, else 0", "", GAUGE, |of| Some(f64::from(u8::from(of.ready)))),
         row("chas_container_restarts", "Restarts of the container after it had ended by itself, as GET /containers shows it; from 0 again with a change", "", COUNTER, |of| Some(of.restarts.into())),
         row("chas_container_last_exit_code", "Exit code of the last end of the container's process; absent: it has not ended", "", GAUGE, |of| of.exit_code.map(f64::from)),
+        row("chas_job_last_success_timestamp", "When the last run of each container with a schedule ended that succeeded, since 1970; 0: none has", "seconds", GAUGE, |of| of.last_success),
         row("chas_container_start_time", "When the container's process was started last, since 1970", "seconds", GAUGE, |of| of.started),
-        row("chas_container_cpu_usage", "CPU time of the container's processes; from 0 again with each new generation", "seconds", COUNTER, |of| of.cpu),
+        row("chas_container_cpu_usage", "CPU time of the container's processes; from 0 again with each start of the container, as all that is counted of its processes and their memory, network and disks", "seconds", COUNTER, |of| of.cpu),
         row("chas_container_cpu_throttled", "Time that the container's processes waited because its CPU limit was used up", "seconds", COUNTER, |of| of.throttled),
         row("chas_container_cpu_periods", "Periods of the CPU limit in which the container ran", "", COUNTER, |of| float(of.periods)),
         row("chas_container_cpu_throttled_periods", "Periods of the CPU limit in which it was used up", "", COUNTER, |of| float(of.throttled_periods)),
@@ -70,7 +74,7 @@ fn series() -> Vec<(Family, Number)> {
         row("chas_container_memory_working_set", "Memory of the container without files that were not used of late: what counts when it comes to the limit", "bytes", GAUGE, |of| float(of.working_set)),
         row("chas_container_memory_limit", "Limit of the container's memory; absent: it has none", "bytes", GAUGE, |of| float(of.memory_limit)),
         row("chas_container_memory_swap", "Memory of the container in swap", "bytes", GAUGE, |of| float(of.swap)),
-        row("chas_container_memory_kills", "Processes of the container that the kernel killed for want of memory; from 0 again with each new generation", "", COUNTER, |of| float(of.memory_kills)),
+        row("chas_container_memory_kills", "Processes of the container that the kernel killed for want of memory, children among them, over all runs of a generation; there also while none runs", "", COUNTER, |of| float(Some(of.memory_kills))),
         row("chas_container_pids", "Processes and threads of the container", "", GAUGE, |of| float(of.pids)),
         row("chas_container_pids_limit", "Limit of the container's processes and threads; absent: it has none", "", GAUGE, |of| float(of.pids_limit)),
         row("chas_container_network_received", "Bytes that the container received", "bytes", COUNTER, |of| part(of.received, 0)),

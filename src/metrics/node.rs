@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::VolumeNumbers;
 use super::containers::float;
 use super::family::{Family, ScrapeText};
 use crate::monitor::NodeFacts;
@@ -20,6 +21,8 @@ pub(crate) struct NodeNumbers {
     pub(crate) silent: Duration,
     /// Containers that are neither running nor stopped, and the longest time for which one is so.
     pub(crate) unsettled: (usize, Duration),
+    /// Volumes with a size that the caller may see.
+    pub(crate) volumes: Vec<VolumeNumbers>,
     /// Last answer of containerd, in seconds since 1970; 0: none since the agent started.
     pub(crate) containerd_answered: f64,
 }
@@ -56,10 +59,11 @@ impl NodeNumbers {
         let link = |of: fn(&crate::monitor::Interface) -> u64| {
             facts.interfaces.iter().filter_map(move |link| Some((Some(("interface", link.name.clone())), float(Some(of(link)))?)))
         };
-        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-        let booted = now.saturating_sub(Duration::from_secs(facts.uptime_seconds)).as_secs();
+        let volume = |of: fn(&VolumeNumbers) -> u64| {
+            self.volumes.iter().filter_map(move |volume| Some((Some(("volume", volume.volume.clone())), float(Some(of(volume)))?)))
+        };
         vec![
-            row("chas_node_boot_time", "When the node was booted, since 1970", "seconds", GAUGE, bytes(booted)),
+            row("chas_node_boot_time", "When the node was booted, since 1970", "seconds", GAUGE, self.kernel.booted.map(bytes).unwrap_or_default()),
             row("chas_node_cpus", "Processors of the node", "", GAUGE, count(facts.cpu_cores)),
             row("chas_node_cpu", "Time of all processors together, by what they did", "seconds", COUNTER, cpu.collect()),
             row("chas_node_load", "Processes that ran or waited for a CPU or a disk, on the average of so many minutes", "", GAUGE, load.collect()),
@@ -73,6 +77,8 @@ impl NodeNumbers {
             row("chas_node_network_sent", "Bytes sent on an interface of the node's own, as of the last sample", "bytes", COUNTER, link(|link| link.sent_bytes).collect()),
             row("chas_node_pressure_waiting", "Time in which at least one process waited for this resource (PSI)", "seconds", COUNTER, some.collect()),
             row("chas_node_pressure_stalled", "Time in which all processes waited for this resource at once (PSI)", "seconds", COUNTER, full.collect()),
+            row("chas_volume_used", "Use of the disk by each volume that has a size, and that a container names", "bytes", GAUGE, volume(|volume| volume.used).collect()),
+            row("chas_volume_limit", "Size of each volume that has one, and that a container names", "bytes", GAUGE, volume(|volume| volume.limit).collect()),
             row("chas_containerd_last_answer_timestamp", "When containerd answered last, since 1970; 0: not since the agent started", "seconds", GAUGE, one(self.containerd_answered)),
             row("chas_reconcile_queue", "Containers that the reconciler works on, or will when their time comes", "", GAUGE, count(self.queued)),
             row("chas_reconcile_overdue", "Longest time for which work that could begin did not", "seconds", GAUGE, one(self.overdue.as_secs_f64())),

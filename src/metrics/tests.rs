@@ -99,7 +99,6 @@ fn rules_and_dashboards_name_only_metrics_and_reasons_that_there_are() {
     metrics.problem("Unauthorized");
     metrics.show_capacity(Capacity::ENDLESS, Amounts::NONE);
     metrics.job_ran("failed");
-    metrics.show_volume_sizes([("data", 1, 2)].into_iter());
     metrics.show_connections("network", 1, 2);
     metrics.alarm("DiskFull", true);
     let text = metrics.text_with(&NodeNumbers::default(), &[], MetricsFormat::Text);

@@ -1,11 +1,21 @@
 //! The kernel's counts of the machine and of this process, read when somebody asks, through `procfs`.
 //! Blocks for well under a millisecond.
 
+use std::sync::Mutex;
+
 use procfs::process::Process;
 use procfs::{
     CpuPressure, CpuTime, Current as _, CurrentSI as _, IoPressure, KernelStats, MemoryPressure,
     PressureRecord, ProcResult,
 };
+
+use crate::lock::lock;
+
+/// Greatest step back of a processor's time that is the kernel's inexactness, in seconds: a greater one
+/// is a processor that was taken away.
+const INEXACT: f64 = 3.0;
+/// Times of processors that were told last.
+static TOLD: Mutex<Vec<(&str, f64)>> = Mutex::new(Vec::new());
 
 /// The kernel's counts. What is `None` or empty the kernel does not tell.
 #[derive(Clone, Debug, Default)]
@@ -14,6 +24,8 @@ pub(crate) struct KernelFacts {
     pub(crate) cpu: Vec<(&'static str, f64)>,
     pub(crate) pressure: Vec<Pressure>,
     pub(crate) process: Option<ProcessFacts>,
+    /// Boot of the node, in whole seconds since 1970.
+    pub(crate) booted: Option<u64>,
 }
 
 /// Time that processes waited for a resource since the boot, in seconds.
@@ -59,9 +71,11 @@ impl KernelFacts {
             some: some(&io.some),
             full: Some(some(&io.full)),
         });
-        let cpus = KernelStats::current().map(|stats| cpu_times(&stats.total));
+        let stats = KernelStats::current().ok();
+        let cpu_times = stats.as_ref().map(|stats| cpu_times(&stats.total));
         Self {
-            cpu: cpus.unwrap_or_default(),
+            cpu: never_back(cpu_times.unwrap_or_default(), &mut lock(&TOLD)),
+            booted: stats.map(|stats| stats.btime),
             pressure: [cpu, memory, io].into_iter().flatten().collect(),
             process: process().ok(),
         }
@@ -93,6 +107,23 @@ fn cpu_times(total: &CpuTime) -> Vec<(&'static str, f64)> {
     known
         .filter_map(|(mode, time)| Some((mode, time?.as_secs_f64())))
         .collect()
+}
+
+/// The times, none less than was told of it: the kernel takes waiting time back at times (proc(5)), and
+/// whoever counts would take that for a new start.
+fn never_back(
+    mut times: Vec<(&'static str, f64)>,
+    told: &mut Vec<(&'static str, f64)>,
+) -> Vec<(&'static str, f64)> {
+    for (mode, time) in &mut times {
+        let before = told.iter().find(|(other, _)| other == mode);
+        let before = before.map_or(*time, |(_, before)| *before);
+        if (0.0..INEXACT).contains(&(before - *time)) {
+            *time = before;
+        }
+    }
+    told.clone_from(&times);
+    times
 }
 
 #[expect(
@@ -144,11 +175,21 @@ mod tests {
         );
         let idle = facts.cpu.iter().find(|(mode, _)| *mode == "idle").unwrap();
         assert!(idle.1 > 0.0, "{facts:?}");
+        assert!(facts.booted.unwrap() > 1_000_000_000, "{facts:?}");
         for pressure in facts.pressure {
             assert!(
                 pressure.full.is_none_or(|full| full <= pressure.some),
                 "{pressure:?}"
             );
+        }
+    }
+
+    #[test]
+    fn time_goes_back_only_with_a_processor() {
+        let mut told = Vec::new();
+        for (measured, shown) in [(7.0, 7.0), (6.5, 7.0), (6.0, 7.0), (7.5, 7.5), (3.0, 3.0)] {
+            let times = never_back(vec![("iowait", measured)], &mut told);
+            assert_eq!(times, [("iowait", shown)]);
         }
     }
 }

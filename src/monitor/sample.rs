@@ -15,11 +15,10 @@ pub(super) struct Sampler {
     system: System,
     networks: Networks,
     disk: PathBuf,
-    bridge: String,
 }
 
 impl Sampler {
-    pub(super) fn new(disk: PathBuf, bridge: String) -> Result<Self, sysinfo::Error> {
+    pub(super) fn new(disk: PathBuf) -> Result<Self, sysinfo::Error> {
         let cpu = CpuRefreshKind::nothing().with_usage();
         let kinds = RefreshKind::nothing()
             .with_cpu(cpu)
@@ -28,7 +27,6 @@ impl Sampler {
             system: System::new_with_specifics(kinds)?,
             networks: Networks::new()?,
             disk,
-            bridge,
         })
     }
 
@@ -64,7 +62,7 @@ impl Sampler {
         let own = self
             .networks
             .iter()
-            .filter(|(name, _)| !is_attached(name, &self.bridge));
+            .filter(|(name, _)| !is_of_guest(Path::new(LINKS), name));
         let mut interfaces: Vec<Interface> = own
             .map(|(name, data)| Interface {
                 name: name.to_string_lossy().into_owned(),
@@ -90,13 +88,28 @@ impl Sampler {
     }
 }
 
-/// Whether the interface is a port of a bridge: the host's end of a container's veth pair.
-fn is_attached(interface: &OsStr, bridge: &str) -> bool {
-    let master = std::fs::read_link(Path::new("/sys/class/net").join(interface).join("master"));
-    master.is_ok_and(|master| master.file_name().is_some_and(|name| name == bridge))
+/// Directory of the kernel with one for each link.
+const LINKS: &str = "/sys/class/net";
+/// Kind of a link with Ethernet's frames.
+const ETHERNET: u64 = 1;
+
+/// Whether the link is that of a container or a virtual machine, whoever runs it: a port of a bridge
+/// that is no device, or an end of a veth pair, which is a link to another that has no kind. They come and
+/// go with each start, so each would be a series more for ever.
+fn is_of_guest(links: &Path, name: &OsStr) -> bool {
+    let link = links.join(name);
+    let read = |file| std::fs::read_to_string(link.join(file)).unwrap_or_default();
+    let number = |file| read(file).trim().parse::<u64>().unwrap_or(0);
+    let is_device = link.join("device").exists();
+    let is_port = || link.join("master/bridge").exists();
+    let is_pair = || {
+        let other = number("iflink");
+        let is_linked = other > 0 && other != number("ifindex");
+        is_linked && number("type") == ETHERNET && !read("uevent").contains("DEVTYPE=")
+    };
+    !is_device && (is_port() || is_pair())
 }
 
-/// Total and available bytes of the file system that `path` lies on, or would lie on.
 /// The file system that holds the path, or will.
 fn file_system(path: &Path) -> Option<rustix::fs::StatVfs> {
     path.ancestors()
@@ -108,5 +121,48 @@ fn percent(part: u64, whole: u64) -> f64 {
         0.0
     } else {
         part as f64 * 100.0 / whole as f64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    #[test]
+    fn links_of_guests_are_known_by_whose_they_are() {
+        let links = tempfile::tempdir().unwrap();
+        let link = |name: &str, index: u64, other: u64, more: &[(&str, &str)]| {
+            let link = links.path().join(name);
+            fs::create_dir(&link).unwrap();
+            let index = index.to_string();
+            let other = other.to_string();
+            let all = [
+                ("ifindex", index.as_str()),
+                ("iflink", &other),
+                ("type", "1"),
+            ];
+            for (file, text) in all.iter().chain(more) {
+                fs::create_dir_all(link.join(file).parent().unwrap()).unwrap();
+                fs::write(link.join(file), format!("{text}\n")).unwrap();
+            }
+        };
+        let bridge = ("master/bridge/bridge_id", "8000");
+        link("eth0", 2, 2, &[("device/vendor", "0x1af4"), bridge]);
+        link("bond0.7", 3, 2, &[("uevent", "DEVTYPE=vlan\nIFINDEX=3")]);
+        link("docker0", 4, 4, &[("uevent", "DEVTYPE=bridge\nIFINDEX=4")]);
+        link("gre1", 5, 2, &[("type", "778")]);
+        link("sit0", 6, 0, &[("type", "776")]);
+        link("wg0", 7, 7, &[("uevent", "DEVTYPE=wireguard")]);
+        link("veth1", 10, 11, &[("uevent", "INTERFACE=veth1"), bridge]);
+        link("cali2", 12, 4, &[("uevent", "INTERFACE=cali2")]);
+        link("vnet3", 14, 14, &[bridge]);
+        let of_guest = |name: &&str| is_of_guest(links.path(), OsStr::new(name));
+        let all = [
+            "eth0", "bond0.7", "docker0", "gre1", "sit0", "wg0", "veth1", "cali2", "vnet3", "gone",
+        ];
+        let guests: Vec<_> = all.into_iter().filter(of_guest).collect();
+        assert_eq!(guests, ["veth1", "cali2", "vnet3"]);
     }
 }

@@ -38,7 +38,7 @@ impl AgentNode {
     /// Meaning of CHaS's silence for a container. `None`: it has none.
     pub(super) fn disconnect_view(&self, record: &Record) -> Option<DisconnectView> {
         let stop_after = record.spec.on_disconnect.stop_after?;
-        let (board, taken) = (self.board(), moment(&self.board().clock));
+        let (board, taken) = (self.board(), moment(self.board()));
         let contact = board.contact();
         let stops_at = contact.and_then(|contact| contact.stops_at(&record.spec));
         Some(DisconnectView {

@@ -36,7 +36,7 @@ fn steps(
     record: Option<&Record>,
 ) -> Vec<StepView> {
     let known = board.known(id);
-    let now = moment(&board.clock);
+    let now = moment(board);
     let around = record.map_or(Surroundings::NONE, |record| {
         board.told_surroundings(desired, record)
     });

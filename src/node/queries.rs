@@ -15,7 +15,7 @@ use state::status::{Condition, Status, condition};
 use state::time::unix_ms;
 
 use super::AgentNode;
-use crate::reconcile::{Clock, Known};
+use crate::reconcile::{Board, Known};
 use crate::runtime::UnmanagedContainer;
 use crate::view::{
     ContainerView, FindError, Found, LinkView, ManagedView, Moment, Naming, ProbeView, PushSetView,
@@ -64,7 +64,7 @@ impl AgentNode {
         // The board is older than the record until the turn that the change woke has taken its
         // first look.
         known.history = known.history.of(record);
-        let taken = moment(&self.board().clock);
+        let taken = moment(self.board());
         // What is stored outlives the history, which may tell of an earlier end.
         let stored = record.finished.as_ref().map(Exit::stored);
         let exit = stored.as_ref().or(known.history.last_exit.as_ref());
@@ -74,6 +74,7 @@ impl AgentNode {
             started: started(&known, record, taken),
             finished: exit.map(|exit| exit.at),
             exit_code: exit.map(|exit| exit.code),
+            memory_kills: known.history.memory_kills.total,
             restart_count: known.history.restart_count,
             pull: known.pull.as_ref().map(|progress| progress.get()),
             next_run: next_run(record, unix_ms(taken.wall))
@@ -91,7 +92,7 @@ impl AgentNode {
     fn shown_condition(&self, record: &Record, known: &Known) -> Condition {
         let phase = self
             .board()
-            .told_phase(&self.writer.store().desired(), record);
+            .told_phase(&self.writer.store().desired(), record, known);
         let (activity, out_of_reach) = (known.activity, self.out_of_reach());
         let told = out_of_reach.as_ref().map(|(_, message)| message.as_str());
         let mut condition = condition(record, &phase, &known.history, activity, told);
@@ -196,11 +197,9 @@ fn probe(known: &Known, record: &Record, taken: Moment) -> Option<ProbeView> {
     })
 }
 
-pub(super) fn moment(clock: &Clock) -> Moment {
-    Moment {
-        boot: clock.now(),
-        wall: clock.wall_now(),
-    }
+pub(super) fn moment(board: &Board) -> Moment {
+    let (boot, wall) = board.now_by_both();
+    Moment { boot, wall }
 }
 
 fn unmanaged(container: UnmanagedContainer) -> UnmanagedView {

@@ -90,7 +90,7 @@ async fn agent_of(containers_max: usize) -> Agent {
         Clock::start(),
         Duration::from_hours(1),
     );
-    let monitor = Arc::new(Monitor::new(directory.path().to_owned(), "none".to_owned()).unwrap());
+    let monitor = Arc::new(Monitor::new(directory.path().to_owned()).unwrap());
     let loggers = Loggers::new(
         directory.path().join("logs"),
         LoggerProgram::new(directory.path(), "/nowhere".into()),

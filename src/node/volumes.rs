@@ -21,7 +21,7 @@ use crate::archive::{
     ArchivedAmount, OwnerShift, PackedFrom, RootEngine,
 };
 use crate::journal::Journal;
-use crate::metrics::Metrics;
+use crate::metrics::{Metrics, VolumeNumbers};
 use crate::view::{VolumeContentView, VolumeView};
 use crate::volumes::{DiskBudget, ToldFaults, VolumeFacts, VolumeRemoval, Volumes};
 use crate::writer::Writer;
@@ -260,11 +260,12 @@ async fn follow(volumes: Volumes, writer: Writer, metrics: Metrics) {
             }
             let uses;
             (uses, told) = volumes.keep_sizes(sizes::wanted(&desired), told).await;
-            metrics.show_volume_sizes(
-                uses.iter().map(|(name, bounded)| {
-                    (name.as_str(), bounded.used_bytes, bounded.limit_bytes)
-                }),
-            );
+            let numbers = uses.iter().map(|(name, bounded)| VolumeNumbers {
+                volume: name.as_str().to_owned(),
+                used: bounded.used_bytes,
+                limit: bounded.limit_bytes,
+            });
+            metrics.show_volume_sizes(numbers);
         }
         drop(desired);
         tokio::time::sleep(LOOK_EVERY).await;

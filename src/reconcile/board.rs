@@ -1,7 +1,7 @@
-//! The board: all that the reconciler knows beyond the records, for those who show it; and the clock that it goes by.
+//! The board: all that the reconciler knows beyond the records, for those who show it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
@@ -16,98 +16,15 @@ use state::spec::HealthCheck;
 use state::status::Activity;
 use state::time::BootTime;
 use tokio::sync::watch;
-use tokio::time::Instant;
 
+use super::Clock;
 use crate::lock::lock;
 use crate::runtime::{PullProgress, RuntimeListing, UnmanagedContainer};
 
 /// The error before the first look.
 const NOT_ASKED: &str = "not asked yet";
-
-/// Time since boot, from a clock that tests can stop: tokio's, from the moment the agent started.
-#[derive(Clone, Copy, Debug)]
-pub struct Clock {
-    at_start: Duration,
-    start: Instant,
-    boot_id: u128,
-    /// Wall time at the start, where it goes on from there, and the seconds by which it was set on
-    /// since. `None`: the host's own.
-    wall: Option<(SystemTime, &'static AtomicI64)>,
-}
-
-impl Clock {
-    /// A clock that shows `CLOCK_BOOTTIME` now and goes on from there.
-    #[must_use]
-    pub fn start() -> Self {
-        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-        let boot_id =
-            std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-        let boot_id =
-            u128::from_str_radix(&boot_id.trim().replace('-', ""), 16).unwrap_or_default();
-        Self::at(Duration::try_from(time).unwrap_or_default(), boot_id)
-    }
-
-    /// A clock that shows `at_start` now, in the boot with this id.
-    #[must_use]
-    pub fn at(at_start: Duration, boot_id: u128) -> Self {
-        Self {
-            at_start,
-            start: Instant::now(),
-            boot_id,
-            wall: None,
-        }
-    }
-
-    /// The same, on a node whose wall shows `at` now, and whose wall clock nobody sets.
-    #[must_use]
-    pub fn with_wall(self, at: SystemTime) -> Self {
-        static NEVER_SET: AtomicI64 = AtomicI64::new(0);
-        self.with_wall_set(at, &NEVER_SET)
-    }
-
-    /// The same, on a node whose wall clock is set on by so many seconds from now on, or (below 0) back.
-    #[must_use]
-    pub fn with_wall_set(self, at: SystemTime, seconds: &'static AtomicI64) -> Self {
-        Self {
-            wall: Some((at, seconds)),
-            ..self
-        }
-    }
-
-    /// The wall time now, which anybody may set. Only schedules go by it.
-    #[must_use]
-    pub fn wall_now(&self) -> SystemTime {
-        let Some((at, set)) = self.wall else {
-            return SystemTime::now();
-        };
-        let set = set.load(Ordering::Relaxed);
-        let by = Duration::from_secs(set.unsigned_abs());
-        let goes_on = at + self.start.elapsed();
-        match set < 0 {
-            true => goes_on - by,
-            false => goes_on + by,
-        }
-    }
-
-    /// The boot of the node that its times are of.
-    #[must_use]
-    pub fn boot_id(&self) -> String {
-        format!("{:032x}", self.boot_id)
-    }
-
-    /// The time now.
-    #[must_use]
-    pub fn now(&self) -> BootTime {
-        BootTime(self.at_start + self.start.elapsed())
-    }
-
-    /// The wall time at `point`, for showing.
-    #[must_use]
-    pub fn wall(&self, point: BootTime) -> SystemTime {
-        let now = self.now();
-        self.wall_now() + point.since(now) - now.since(point)
-    }
-}
+/// Greatest difference between two looks at both clocks that is their reading.
+const READ_APART: Duration = Duration::from_millis(10);
 
 /// All that is known of one container beyond its record.
 #[derive(Clone, Debug, Default)]
@@ -178,6 +95,8 @@ pub struct Board {
     pub(super) drain_due: Mutex<(u64, BTreeSet<ContainerId>)>,
     /// The time everything is measured in.
     pub clock: Clock,
+    /// Wall time of the boot as it was shown last.
+    shown_boot: Mutex<Option<SystemTime>>,
 }
 
 impl Board {
@@ -198,7 +117,24 @@ impl Board {
             is_braked: AtomicBool::new(false),
             drain_due: Mutex::default(),
             clock,
+            shown_boot: Mutex::default(),
         }
+    }
+
+    /// The time now by both clocks. Between them lies always the same until somebody sets the wall
+    /// clock, so that a moment has one wall time, whenever it is shown.
+    #[must_use]
+    pub fn now_by_both(&self) -> (BootTime, SystemTime) {
+        let (boot, wall) = (self.clock.now(), self.clock.wall_now());
+        let mut shown = lock(&self.shown_boot);
+        let kept = shown.map(|booted| booted + boot.0).filter(|kept| {
+            let apart = kept.duration_since(wall);
+            apart.unwrap_or_else(|ahead| ahead.duration()) < READ_APART
+        });
+        *shown = shown
+            .filter(|_| kept.is_some())
+            .or_else(|| wall.checked_sub(boot.0));
+        (boot, kept.unwrap_or(wall))
     }
 
     /// All that is known of one container; nothing, if it was never looked at.

@@ -10,7 +10,7 @@ use state::order::{Other, circle, former_waits, given_up, is_waiting, waits};
 use state::phase::{Goal, Phase};
 use state::surroundings::Surroundings;
 
-use super::{Board, Reconciler};
+use super::{Board, Known, Reconciler};
 use crate::runtime::Runtime;
 
 impl Board {
@@ -41,23 +41,27 @@ impl Board {
         around
     }
 
-    /// The verdict about a container, as things are now, with words for those who read it.
+    /// The verdict about a container, as things are now, with words for those who read it. What is known
+    /// of it has the history of this record.
     #[must_use]
-    pub(crate) fn told_phase(&self, desired: &Desired, record: &Record) -> Phase {
+    pub(crate) fn told_phase(&self, desired: &Desired, record: &Record, known: &Known) -> Phase {
         let around = self.told_surroundings(desired, record);
-        self.phase_in(record, &around)
+        Phase::of(
+            record.id,
+            Some(record),
+            &known.seen,
+            &known.history,
+            &around,
+        )
     }
 
     /// The verdict about a container, as things are now.
     #[must_use]
     pub fn phase(&self, desired: &Desired, record: &Record) -> Phase {
-        self.phase_in(record, &self.surroundings(desired, record))
-    }
-
-    fn phase_in(&self, record: &Record, around: &Surroundings) -> Phase {
+        let around = self.surroundings(desired, record);
         let known = self.known(record.id);
         let history = known.history.of(record);
-        Phase::of(record.id, Some(record), &known.seen, &history, around)
+        Phase::of(record.id, Some(record), &known.seen, &history, &around)
     }
 
     /// The surroundings of a container with this history.

@@ -87,6 +87,9 @@ pub(crate) struct ManagedView {
     pub finished: Option<SystemTime>,
     /// The exit code of that end.
     pub exit_code: Option<u32>,
+    /// Number of the container's processes that the kernel killed for want of memory, over all runs of
+    /// the generation.
+    pub memory_kills: u64,
     /// Number of restarts after the container had ended by itself.
     pub restart_count: u32,
     /// Bytes fetched of the image, and in all, while it is pulled.

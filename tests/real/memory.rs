@@ -31,6 +31,15 @@ async fn counted(stand: &Stand) -> u64 {
     line.expect("it is counted").parse().unwrap()
 }
 
+/// What a scrape tells of a container's kills for memory.
+async fn counted_of(stand: &Stand, name: &str) -> String {
+    let (_, metrics) = stand.agent.get("/metrics").await;
+    let series = format!("chas_container_memory_kills_total{{container=\"{name}\"}} ");
+    let mut lines = metrics.as_str().unwrap().lines();
+    let line = lines.find_map(|line| line.strip_prefix(&series));
+    line.expect("it is told").to_owned()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn used_up_restarts_do_not_hide_that_memory_ended_the_container() {
     let stand = Stand::new().await;
@@ -48,6 +57,8 @@ async fn used_up_restarts_do_not_hide_that_memory_ended_the_container() {
     assert_eq!(inputs["last_exit"]["reason"], "OutOfMemory", "{inputs}");
     assert_eq!(inputs["memory_kills"]["total"], 2, "{inputs}");
     assert_eq!(counted(&stand).await, 2);
+    // Its group is gone with its process, and the alert goes by this number.
+    assert_eq!(counted_of(&stand, "hog").await, "2.0");
     stand.end().await;
 }
 
@@ -76,6 +87,7 @@ async fn a_child_killed_for_memory_is_told_and_a_later_kill_from_outside_is_not_
     stand.agent.wait_status("parent", "running", SOON).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(counted(&stand).await, 0);
+    assert_eq!(counted_of(&stand, "parent").await, "2.0");
     run("kill", ["-KILL", &stand.pid(&shown).unwrap()]).unwrap();
     let ended = stand.agent.wait_status("parent", "failed", SOON).await;
     assert_eq!(

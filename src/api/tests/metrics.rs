@@ -5,14 +5,17 @@ use std::sync::Arc;
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, header};
+use state::access::NameScope;
 use state::alarm::Alarm;
+use state::desired::Record;
+use state::desired::job::Job;
 use state::status::Status;
 use tower::ServiceExt as _;
 
 use super::{Fake, ROOT, STRANGE, get, named, of, problem, rules, view};
 use crate::api::caller::CallerPeer;
-use crate::api::router;
-use crate::metrics::Metrics;
+use crate::api::{metrics_text, router};
+use crate::metrics::{Metrics, MetricsFormat, VolumeNumbers};
 
 async fn status(router: &Router, method: &str, path: &str) -> u16 {
     status_of(ROOT, router, method, path).await
@@ -189,6 +192,43 @@ async fn a_scraper_gets_the_format_that_it_asks_for_and_refusals_are_counted() {
     }
     let samples = |text: &str| text.lines().filter(|line| !line.starts_with('#')).count();
     assert!(samples(&open) > 50, "{open}");
+}
+
+#[tokio::test]
+async fn a_caller_of_some_names_gets_neither_schedules_nor_volumes_of_others() {
+    let with_schedule = |name: &str, bits| Record {
+        job: Some(Job {
+            last_success_ms: Some(1_700_000_000_900),
+            ..Job::default()
+        }),
+        ..named(name, bits)
+    };
+    let records = [with_schedule("web-1", 1), with_schedule("db", 2)];
+    let node = Fake::new(records.map(|record| view(&record, Status::Running)).into());
+    let metrics = Metrics::new();
+    let volume = |volume: &str| VolumeNumbers {
+        volume: volume.to_owned(),
+        used: 5,
+        limit: 9,
+    };
+    metrics.show_volume_sizes(["web-data", "db-data"].map(volume).into_iter());
+    let shown =
+        async |names: &NameScope| metrics_text(&*node, &metrics, names, MetricsFormat::Text).await;
+    let mine = [
+        "chas_job_last_success_timestamp_seconds{container=\"web-1\"} 1700000000.0",
+        "chas_volume_used_bytes{volume=\"web-data\"} 5.0",
+        "chas_volume_limit_bytes{volume=\"web-data\"} 9.0",
+    ];
+    let other = |line: &str| line.replace("web-1", "db").replace("web-data", "db-data");
+    let all = shown(&NameScope::All).await;
+    let some = NameScope::Some(vec!["web-*".parse().unwrap()]);
+    let some = shown(&some).await;
+    for line in mine {
+        has(&all, line);
+        has(&all, &other(line));
+        has(&some, line);
+    }
+    assert!(!some.contains("\"db"), "{some}");
 }
 
 #[tokio::test]

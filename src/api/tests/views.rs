@@ -73,6 +73,7 @@ pub(in crate::api) fn view(record: &Record, status: Status) -> ManagedView {
         started: None,
         finished: None,
         exit_code: None,
+        memory_kills: 0,
         restart_count: 0,
         pull: None,
         applied_generation: (status == Status::Running).then_some(record.generation),
