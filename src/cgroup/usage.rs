@@ -10,9 +10,11 @@ use rustix::fs::{Mode, OFlags};
 
 use self::files::Group;
 pub(crate) use self::files::{KeptFiles, Scratch};
-use super::{CGROUP_ROOT, Cgroup, parse_kills};
+use self::memory::{memory_of_v1, memory_of_v2};
+use super::{CGROUP_ROOT, Cgroup};
 
 mod files;
+mod memory;
 
 /// Ticks per second in `cpuacct.stat`: `USER_HZ`, which is 100 on every Linux.
 const TICK: Duration = Duration::from_millis(10);
@@ -53,8 +55,9 @@ pub(crate) struct MemoryUsage {
     pub(crate) limit: Option<u64>,
     /// In swap.
     pub(crate) swap: Option<u64>,
-    /// Processes that the kernel killed for want of memory, since the group was made.
-    pub(crate) kills: u64,
+    /// Processes that the kernel killed for want of memory, since the group was made. `None`: they were
+    /// not looked at.
+    pub(crate) kills: Option<u64>,
 }
 
 /// Processes and threads now.
@@ -90,8 +93,18 @@ pub(crate) struct GroupLimits {
 pub(crate) enum UsageDetail {
     /// All.
     All,
-    /// Numbers that the metrics have: of CPU time only that in all, which may be a file of its own.
+    /// Numbers that the metrics have: of CPU time only that in all, which may be a file of its own, and no
+    /// kills, which the containers' history counts.
     Metrics,
+}
+
+/// Use of a group at an earlier look, which spares a part of this one.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct UsageBefore<'a> {
+    /// Memory, if that is not long ago: while all of it is the same in bytes, its parts are not read.
+    pub(crate) memory: Option<&'a MemoryUsage>,
+    /// Disks: while no bytes came, operations are not read.
+    pub(crate) disk: Option<&'a DiskUsage>,
 }
 
 /// Reader of what the control groups below one use, whose directories are opened once for all of them:
@@ -182,26 +195,28 @@ impl UsageReader {
         Some(usage)
     }
 
-    /// Use of the group with this name and these limits, beside its CPU time. What it used of disks
-    /// before spares a look. Blocks for some thirty microseconds. `None`: there is none.
+    /// Use of the group with this name and these limits, beside its CPU time. Blocks for some thirty
+    /// microseconds. `None`: there is none.
     pub(crate) fn usage(
         &self,
         name: &str,
         limits: GroupLimits,
-        (cpu, disk_before): (Option<CpuUsage>, Option<&DiskUsage>),
+        detail: UsageDetail,
+        (cpu, before): (Option<CpuUsage>, UsageBefore<'_>),
         read: (Option<&KeptFiles>, &mut Scratch),
     ) -> Option<GroupUsage> {
+        let wanted = (limits.memory, detail, before.memory);
         let group = &mut self.group(name, read);
         let usage = match self.cgroup {
             Cgroup::V1 { .. } => GroupUsage {
                 cpu,
-                memory: memory_of_v1(self.at("memory", group), limits.memory),
+                memory: memory_of_v1(self.at("memory", group), wanted),
                 pids: pids(self.at("pids", group), limits.pids),
-                disk: disk_of_v1(self.at("blkio", group), disk_before),
+                disk: disk_of_v1(self.at("blkio", group), before.disk),
             },
             Cgroup::V2 => GroupUsage {
                 cpu,
-                memory: memory_of_v2(group, limits.memory),
+                memory: memory_of_v2(group, wanted),
                 pids: pids(group, limits.pids),
                 disk: disk_of_v2(group),
             },
@@ -271,37 +286,6 @@ fn cpu_of_v2(group: &mut Group<'_>) -> Option<CpuUsage> {
         periods: count(text, "nr_periods"),
         throttled_periods: count(text, "nr_throttled"),
         throttled: time("throttled_usec"),
-    })
-}
-
-fn memory_of_v1(group: &mut Group<'_>, limit: Option<u64>) -> Option<MemoryUsage> {
-    let used = group.number("memory.usage_in_bytes")?;
-    let stat = group.text("memory.stat").unwrap_or_default();
-    let has_swap = stat.contains("total_swap ");
-    Some(MemoryUsage {
-        used,
-        working_set: used.saturating_sub(count(stat, "total_inactive_file")),
-        limit,
-        swap: has_swap.then(|| count(stat, "total_swap")),
-        kills: group
-            .text("memory.oom_control")
-            .and_then(parse_kills)
-            .unwrap_or(0),
-    })
-}
-
-fn memory_of_v2(group: &mut Group<'_>, limit: Option<u64>) -> Option<MemoryUsage> {
-    let used = group.number("memory.current")?;
-    let stat = group.text("memory.stat").unwrap_or_default();
-    Some(MemoryUsage {
-        used,
-        working_set: used.saturating_sub(count(stat, "inactive_file")),
-        limit,
-        swap: group.number("memory.swap.current"),
-        kills: group
-            .text("memory.events")
-            .and_then(parse_kills)
-            .unwrap_or(0),
     })
 }
 

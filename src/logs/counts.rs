@@ -6,6 +6,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
@@ -13,6 +14,7 @@ use state::id::InstanceName;
 use tokio::time::Instant;
 
 use super::files::{NO_DETOUR, no_detour, open_to_read};
+use crate::lock::lock;
 
 /// Ending of the file's name; the generation comes before it.
 const ENDING: &str = ".counts";
@@ -58,7 +60,7 @@ impl LogCounts {
     /// Counts in a file. Blocks.
     fn of(file: impl AsFd) -> Option<Self> {
         let mut bytes = [0; BYTES_MAX];
-        let count = rustix::io::read(file, &mut bytes).ok()?;
+        let count = rustix::io::pread(file, &mut bytes, 0).ok()?;
         let text = std::str::from_utf8(&bytes[..count]).ok()?;
         let mut numbers = text.split_whitespace().map(str::parse);
         let mut next = || numbers.next()?.ok();
@@ -82,13 +84,30 @@ impl LogCountsReader {
     }
 
     /// Counts of an instance, not older than a logger's second. `None`: no logger of it counted. Blocks.
-    pub(crate) fn read(&self, InstanceName { id, generation }: InstanceName) -> Option<LogCounts> {
+    pub(crate) fn read(&self, instance: InstanceName, kept: Option<&KeptLog>) -> Option<LogCounts> {
+        let Some(kept) = kept else {
+            return LogCounts::of(self.open_of(instance)?);
+        };
+        let mut kept = lock(&kept.0);
+        // One that was removed has another in its place, if any.
+        let is_there =
+            |file: &OwnedFd| rustix::fs::fstat(file).is_ok_and(|found| found.st_nlink > 0);
+        if !kept.as_ref().is_some_and(is_there) {
+            *kept = self.open_of(instance);
+        }
+        LogCounts::of(kept.as_ref()?)
+    }
+
+    fn open_of(&self, InstanceName { id, generation }: InstanceName) -> Option<OwnedFd> {
         let path = path(&super::directory(Path::new(""), id), generation);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC | NO_DETOUR;
-        let file = rustix::fs::openat(&self.0, path, flags, Mode::empty()).ok()?;
-        LogCounts::of(file)
+        rustix::fs::openat(&self.0, path, flags, Mode::empty()).ok()
     }
 }
+
+/// File with the counts of an instance that stays open for the next look.
+#[derive(Debug, Default)]
+pub(crate) struct KeptLog(Mutex<Option<OwnedFd>>);
 
 fn path(dir: &Path, generation: u64) -> PathBuf {
     dir.join(format!("{generation}{ENDING}"))

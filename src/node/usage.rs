@@ -14,9 +14,11 @@ use tokio::time::Instant;
 
 use super::AgentNode;
 use crate::cgroup::Cgroup;
-use crate::cgroup::usage::{GroupLimits, GroupUsage, KeptFiles, Scratch, UsageDetail, UsageReader};
+use crate::cgroup::usage::{
+    GroupLimits, GroupUsage, KeptFiles, MemoryUsage, Scratch, UsageBefore, UsageDetail, UsageReader,
+};
 use crate::lock::lock;
-use crate::logs::counts::LogCountsReader;
+use crate::logs::counts::{KeptLog, LogCountsReader};
 use crate::monitor::links::{LinkUsage, link_usage};
 use crate::view::UsageView;
 
@@ -25,11 +27,13 @@ static LOG_LOOKS: Semaphore = Semaphore::const_new(2);
 const LOGS_WITHIN: Duration = Duration::from_millis(500);
 /// Threads that look at once. Each container costs some fifty microseconds.
 const THREADS_MAX: usize = 4;
-/// Least time for which limits, and the numbers of a container that used no CPU time, are told again by
-/// a scrape, and the most that is added to it for each, so that not all are read anew at once. What the
-/// kernel takes from such a container meanwhile, or writes for it, is told so much later.
+/// Least time for which a scrape tells the numbers of a container again that used no CPU time, and the
+/// parts of memory that is the same in bytes; up to so much is added for each, so that not all are read
+/// anew at once. What the kernel takes from such a container meanwhile, or writes for it, is told so much
+/// later.
 const SAME_FOR: Duration = Duration::from_secs(30);
-const SAME_SPREAD_MS: u64 = 30_000;
+/// The same of limits. They are the agent's own, and read at once for a generation that it gave others.
+const LIMITS_FOR: Duration = Duration::from_secs(300);
 /// Containers for which a further thread is worth its start.
 const EACH_MIN: usize = 32;
 
@@ -44,7 +48,9 @@ pub(crate) fn file_places() -> Arc<Semaphore> {
     let limit = limit.map_or(usize::MAX, |limit| {
         usize::try_from(limit).unwrap_or(usize::MAX)
     });
-    let places = (limit / KEPT_PART / KeptFiles::MOST).min(KEPT_MAX);
+    // And the log's counts.
+    let each = KeptFiles::MOST + 1;
+    let places = (limit / KEPT_PART / each).min(KEPT_MAX);
     Arc::new(Semaphore::new(places))
 }
 
@@ -83,6 +89,8 @@ pub(crate) struct MetUsage {
     limits: Option<(GroupLimits, Instant)>,
     usage: GroupUsage,
     read_at: Instant,
+    /// The last look at the parts of its memory.
+    memory_at: Instant,
     /// Files of its group, while it does something from one scrape to the next.
     files: Option<Arc<PlacedFiles>>,
 }
@@ -91,6 +99,7 @@ pub(crate) struct MetUsage {
 #[derive(Debug)]
 struct PlacedFiles {
     files: KeptFiles,
+    log: KeptLog,
     _place: OwnedSemaphorePermit,
 }
 
@@ -129,8 +138,9 @@ impl AgentNode {
             let begun = UsageLook::begin(&sources, with_logs.is_some(), detail);
             let (found, met) = look(&begun, &wanted);
             drop(with_logs);
-            // Those of instances that are gone go with the next look at all.
-            if only.is_none() {
+            // Those of instances that are gone go with the next look at all. One for all of what the
+            // kernel tells has other numbers.
+            if only.is_none() && detail == UsageDetail::Metrics {
                 *lock(&sources.met) = Arc::new(met);
             }
             found
@@ -176,15 +186,21 @@ impl<'a> UsageLook<'a> {
         scratch: &mut Scratch,
     ) -> Option<MetUsage> {
         let (name, now) = (instance.to_string(), Instant::now());
-        let spread = Duration::from_millis(instance.id.bits() % SAME_SPREAD_MS);
-        let is_young = |at: Instant| now.duration_since(at) < SAME_FOR + spread;
+        let is_within = |at: Instant, least: Duration| {
+            let part = u32::try_from(instance.id.bits() % 64).unwrap_or(0);
+            let spread = least * part / 64;
+            now.duration_since(at) < least + spread
+        };
+        let is_young = |at: Instant| is_within(at, SAME_FOR);
         let met = self
             .met
             .get(&instance)
             .filter(|met| self.detail == UsageDetail::Metrics && met.generation == generation);
         let known = met.and_then(|met| met.limits);
-        let known = known.filter(|(_, read_at)| is_young(*read_at));
-        let limits = known.or_else(|| Some((self.groups.limits(&name, scratch)?, now)));
+        let known = known.filter(|(_, read_at)| is_within(*read_at, LIMITS_FOR));
+        let limits = known
+            .or_else(|| Some((self.groups.limits(&name, scratch)?, now)))
+            .or_else(|| met?.limits);
         let given = limits.map(|(limits, _)| limits).unwrap_or_default();
         let kept = met.and_then(|met| met.files.clone());
         let read = (kept.as_ref().map(|kept| &kept.files), &mut *scratch);
@@ -202,11 +218,16 @@ impl<'a> UsageLook<'a> {
         let is_busy = |met: &MetUsage| cpu.is_some() && met.usage.cpu != cpu;
         let files = kept.or_else(|| met.filter(|met| is_busy(met)).and_then(|_| self.place()));
         let of_same = met.filter(|met| !met.usage.is_anew(cpu.as_ref()));
-        let (disk, read) = (
-            of_same.and_then(|met| met.usage.disk.as_ref()),
-            (files.as_ref().map(|kept| &kept.files), scratch),
-        );
-        let usage = self.groups.usage(&name, given, (cpu, disk), read)?;
+        let of_late = of_same.filter(|met| is_young(met.memory_at));
+        let before = UsageBefore {
+            memory: of_late.and_then(|met| met.usage.memory.as_ref()),
+            disk: of_same.and_then(|met| met.usage.disk.as_ref()),
+        };
+        let read = (files.as_ref().map(|kept| &kept.files), scratch);
+        let groups = &self.groups;
+        let usage = groups.usage(&name, given, self.detail, (cpu, before), read)?;
+        let used = |memory: Option<&MemoryUsage>| memory.map(|memory| memory.used);
+        let same_memory = of_late.filter(|_| used(before.memory) == used(usage.memory.as_ref()));
         // What is lacking now may be there at the next look.
         let is_sure = met.is_some_and(|met| !usage.lacks(&met.usage));
         Some(MetUsage {
@@ -214,6 +235,7 @@ impl<'a> UsageLook<'a> {
             limits,
             usage,
             read_at: now,
+            memory_at: same_memory.map_or(now, |met| met.memory_at),
             files: files.filter(|_| is_sure),
         })
     }
@@ -223,6 +245,7 @@ impl<'a> UsageLook<'a> {
         let place = Arc::clone(&self.sources.places).try_acquire_owned().ok()?;
         Some(Arc::new(PlacedFiles {
             files: KeptFiles::default(),
+            log: KeptLog::default(),
             _place: place,
         }))
     }
@@ -231,16 +254,21 @@ impl<'a> UsageLook<'a> {
     fn part(&self, wanted: &[Running]) -> (Vec<UsageView>, MetUsages) {
         let (mut scratch, mut all_met) = (Scratch::default(), MetUsages::new());
         let view = |(record, running): &Running| {
-            let mut view = unknown(record);
+            let (mut view, mut kept) = (unknown(record), None);
             let met = running.and_then(|running| self.group(running, &mut scratch));
             if let Some(((instance, generation), met)) = running.zip(met) {
                 (view.generation, view.group) = (Some(generation), met.usage.clone());
                 let link = self.links.get(&(self.sources.link)(instance));
                 view.network = link.map(|link| link.other_end());
+                kept = met.files.clone();
                 all_met.insert(instance, met);
             }
             let instance = running.map_or_else(|| record.instance(), |(instance, _)| instance);
-            view.log = self.logs.as_ref().and_then(|logs| logs.read(instance));
+            let kept = kept.as_ref().map(|kept| &kept.log);
+            view.log = self
+                .logs
+                .as_ref()
+                .and_then(|logs| logs.read(instance, kept));
             view
         };
         (wanted.iter().map(view).collect(), all_met)

@@ -17,7 +17,8 @@ fn found(cgroup: Cgroup, root: &tempfile::TempDir, name: &str) -> Option<GroupUs
     let (reader, mut scratch) = (cgroup.usage_in(root.path(), "chas"), Scratch::default());
     let limits = reader.limits(name, &mut scratch).unwrap_or_default();
     let cpu = reader.cpu(name, limits, UsageDetail::All, (None, &mut scratch));
-    reader.usage(name, limits, (cpu, None), (None, &mut scratch))
+    let (all, none) = (UsageDetail::All, UsageBefore::default());
+    reader.usage(name, limits, all, (cpu, none), (None, &mut scratch))
 }
 
 #[test]
@@ -42,10 +43,52 @@ fn operations_of_disks_are_looked_up_where_bytes_came() {
         (Some(before(100, 7)), 7),
     ] {
         let (reader, limits) = (v1.usage_in(root.path(), "chas"), GroupLimits::default());
-        let known = (None, before.as_ref());
-        let found = reader.usage("a-1", limits, known, (None, &mut Scratch::default()));
+        let disk = before.as_ref();
+        let known = UsageBefore { memory: None, disk };
+        let read = (None, &mut Scratch::default());
+        let found = reader.usage("a-1", limits, UsageDetail::All, (None, known), read);
         let disk = found.and_then(|found| found.disk);
         assert_eq!(disk.map(|disk| disk.reads), Some(reads), "{before:?}");
+    }
+}
+
+#[test]
+fn parts_of_memory_are_read_where_all_of_it_changed_and_kills_not_for_metrics() {
+    let v1 = [
+        ("memory/chas/a-1/memory.usage_in_bytes", "1000\n"),
+        ("memory/chas/a-1/memory.stat", "total_inactive_file 400\n"),
+        ("memory/chas/a-1/memory.oom_control", "oom_kill 2\n"),
+    ];
+    let v2 = [
+        ("chas/a-1/memory.current", "1000\n"),
+        ("chas/a-1/memory.stat", "inactive_file 400\n"),
+        ("chas/a-1/memory.events", "oom_kill 2\n"),
+    ];
+    for (cgroup, files) in [(Cgroup::V1 { swap: true }, v1), (Cgroup::V2, v2)] {
+        let root = written(&files);
+        let before = |used| MemoryUsage {
+            used,
+            working_set: 7,
+            limit: Some(1),
+            swap: None,
+            kills: None,
+        };
+        for (before, working_set) in [
+            (None, 600),
+            (Some(before(999)), 600),
+            (Some(before(1000)), 7),
+        ] {
+            let reader = cgroup.usage_in(root.path(), "chas");
+            let known = UsageBefore {
+                memory: before.as_ref(),
+                disk: None,
+            };
+            let (limits, read) = (GroupLimits::default(), (None, &mut Scratch::default()));
+            let found = reader.usage("a-1", limits, UsageDetail::Metrics, (None, known), read);
+            let memory = found.unwrap().memory.unwrap();
+            assert_eq!(memory.working_set, working_set, "{cgroup:?} {before:?}");
+            assert_eq!((memory.limit, memory.kills), (None, None), "{cgroup:?}");
+        }
     }
 }
 
@@ -59,7 +102,8 @@ fn kept_files_tell_what_is_so_now_and_a_group_that_was_made_anew_has_others() {
     let (reader, kept) = (v1.usage_in(root.path(), "chas"), KeptFiles::default());
     let used = || {
         let read = (Some(&kept), &mut Scratch::default());
-        let found = reader.usage("a-1", GroupLimits::default(), (None, None), read)?;
+        let (limits, none) = (GroupLimits::default(), UsageBefore::default());
+        let found = reader.usage("a-1", limits, UsageDetail::All, (None, none), read)?;
         Some((found.memory?.used, found.pids?.count, found.disk))
     };
     assert_eq!(used(), Some((1, 3, None)));
@@ -132,7 +176,7 @@ fn version_1_counts_by_controller_in_ticks_and_nanoseconds() {
         working_set: 600,
         limit: None,
         swap: Some(7),
-        kills: 2,
+        kills: Some(2),
     };
     assert_eq!(found.memory, Some(memory));
     let pids = PidUsage {
@@ -179,7 +223,7 @@ fn version_2_counts_in_one_tree_and_has_a_word_for_no_limit() {
     let memory = found.memory.unwrap();
     assert_eq!((memory.used, memory.working_set), (1000, 700));
     assert_eq!((memory.limit, memory.swap), (Some(2000), None));
-    assert_eq!(memory.kills, 1);
+    assert_eq!(memory.kills, Some(1));
     assert_eq!(found.pids.unwrap().limit, None);
     let disk = found.disk.unwrap();
     assert_eq!((disk.read, disk.reads), (101, 3));
