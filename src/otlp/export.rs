@@ -17,8 +17,8 @@ use super::settings::ExportSettings;
 use super::signal_log::SignalLog;
 use super::span::SpanDoor;
 use super::wire::{
-    MetricsRequest, OtlpAttribute, OtlpMetric, OtlpResource, OtlpScope, OtlpSpan, ResourceMetrics,
-    ResourceSpans, ScopeMetrics, ScopeSpans, TraceRequest, nanos,
+    ExportRequest, OtlpAttribute, OtlpItem, OtlpResource, OtlpScope, OtlpSpan, ResourceItems,
+    ScopeItems, nanos,
 };
 use crate::lock::lock;
 
@@ -134,13 +134,6 @@ fn resource(settings: &ExportSettings, (id, host): (&str, &str)) -> OtlpResource
     OtlpResource { attributes }
 }
 
-fn scope() -> Option<OtlpScope> {
-    Some(OtlpScope {
-        name: env!("CARGO_PKG_NAME").to_owned(),
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-    })
-}
-
 #[derive(Clone, Debug)]
 struct ExportSender {
     resource: OtlpResource,
@@ -176,7 +169,7 @@ impl ExportSender {
         log: &mut SignalLog,
     ) -> bool {
         let count = u64::try_from(spans.len()).unwrap_or_default();
-        let body = self.traces(spans);
+        let body = self.body(spans);
         let mut wait = RETRY_MIN;
         loop {
             match collector.send(body.clone()).await {
@@ -207,19 +200,6 @@ impl ExportSender {
                 }
             }
         }
-    }
-
-    fn traces(&self, spans: Vec<OtlpSpan>) -> Bytes {
-        let request = TraceRequest {
-            resource_spans: vec![ResourceSpans {
-                resource: Some(self.resource.clone()),
-                scope_spans: vec![ScopeSpans {
-                    scope: scope(),
-                    spans,
-                }],
-            }],
-        };
-        request.encode_to_vec().into()
     }
 
     /// Sends the metrics at each interval, and once more when the agent is to stop. Then `collect` is
@@ -268,7 +248,7 @@ impl ExportSender {
         };
         let metrics = converter.convert(&text, nanos(SystemTime::now()));
         drop(text);
-        let body = self.metrics(metrics);
+        let body = self.body(metrics);
         match collector.send(body).await {
             SendOutcome::Taken { refused, fault } => {
                 log.worked();
@@ -280,14 +260,16 @@ impl ExportSender {
         }
     }
 
-    fn metrics(&self, metrics: Vec<OtlpMetric>) -> Bytes {
-        let request = MetricsRequest {
-            resource_metrics: vec![ResourceMetrics {
+    /// Body of a request with these items.
+    fn body<I: OtlpItem>(&self, items: Vec<I>) -> Bytes {
+        let scope = Some(OtlpScope {
+            name: env!("CARGO_PKG_NAME").to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+        });
+        let request = ExportRequest {
+            resources: vec![ResourceItems {
                 resource: Some(self.resource.clone()),
-                scope_metrics: vec![ScopeMetrics {
-                    scope: scope(),
-                    metrics,
-                }],
+                scopes: vec![ScopeItems { scope, items }],
             }],
         };
         request.encode_to_vec().into()

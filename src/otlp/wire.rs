@@ -1,6 +1,7 @@
 //! Messages of OTLP 1 as far as the agent sends them: field numbers and meanings of
 //! `opentelemetry/proto/{common,resource,trace,metrics,collector}`, which are declared stable.
 
+use std::fmt::Debug;
 use std::time::SystemTime;
 
 use prost::{Message, Oneof};
@@ -90,7 +91,7 @@ pub(super) struct OtlpSpan {
     pub(super) attributes: Vec<OtlpAttribute>,
     #[prost(message, optional, tag = "15")]
     pub(super) status: Option<OtlpStatus>,
-    /// Trace flags of W3C.
+    /// Trace flags of W3C, and whether the parent is another process's.
     #[prost(fixed32, tag = "16")]
     pub(super) flags: u32,
 }
@@ -103,31 +104,6 @@ pub(super) struct OtlpStatus {
     /// 2: error.
     #[prost(int32, tag = "3")]
     pub(super) code: i32,
-}
-
-/// Spans of one program (`ScopeSpans`).
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct ScopeSpans {
-    #[prost(message, optional, tag = "1")]
-    pub(super) scope: Option<OtlpScope>,
-    #[prost(message, repeated, tag = "2")]
-    pub(super) spans: Vec<OtlpSpan>,
-}
-
-/// Spans of one sender (`ResourceSpans`).
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct ResourceSpans {
-    #[prost(message, optional, tag = "1")]
-    pub(super) resource: Option<OtlpResource>,
-    #[prost(message, repeated, tag = "2")]
-    pub(super) scope_spans: Vec<ScopeSpans>,
-}
-
-/// Body of `POST /v1/traces` (`ExportTraceServiceRequest`).
-#[derive(Clone, PartialEq, Message)]
-pub(super) struct TraceRequest {
-    #[prost(message, repeated, tag = "1")]
-    pub(super) resource_spans: Vec<ResourceSpans>,
 }
 
 /// Family of numbers (`Metric`).
@@ -219,29 +195,36 @@ pub(super) struct HistogramPoint {
     pub(super) attributes: Vec<OtlpAttribute>,
 }
 
-/// Families of one program (`ScopeMetrics`).
+/// Things that are sent in the same wrapping: spans and families.
+pub(super) trait OtlpItem: Message + Default + Debug {}
+
+impl OtlpItem for OtlpSpan {}
+impl OtlpItem for OtlpMetric {}
+
+/// Items of one program (`ScopeSpans`, `ScopeMetrics`).
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ScopeMetrics {
+pub(super) struct ScopeItems<I: OtlpItem> {
     #[prost(message, optional, tag = "1")]
     pub(super) scope: Option<OtlpScope>,
     #[prost(message, repeated, tag = "2")]
-    pub(super) metrics: Vec<OtlpMetric>,
+    pub(super) items: Vec<I>,
 }
 
-/// Families of one sender (`ResourceMetrics`).
+/// Items of one sender (`ResourceSpans`, `ResourceMetrics`).
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct ResourceMetrics {
+pub(super) struct ResourceItems<I: OtlpItem> {
     #[prost(message, optional, tag = "1")]
     pub(super) resource: Option<OtlpResource>,
     #[prost(message, repeated, tag = "2")]
-    pub(super) scope_metrics: Vec<ScopeMetrics>,
+    pub(super) scopes: Vec<ScopeItems<I>>,
 }
 
-/// Body of `POST /v1/metrics` (`ExportMetricsServiceRequest`).
+/// Body of `POST /v1/traces` and of `POST /v1/metrics` (`ExportTraceServiceRequest`,
+/// `ExportMetricsServiceRequest`).
 #[derive(Clone, PartialEq, Message)]
-pub(super) struct MetricsRequest {
+pub(super) struct ExportRequest<I: OtlpItem> {
     #[prost(message, repeated, tag = "1")]
-    pub(super) resource_metrics: Vec<ResourceMetrics>,
+    pub(super) resources: Vec<ResourceItems<I>>,
 }
 
 /// Answer to both (`ExportTraceServiceResponse`, `ExportMetricsServiceResponse`).

@@ -2,151 +2,26 @@
 //! the collector is slow, gone or hostile. The program was built with the feature `otlp`.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
-use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode, Uri};
-use axum::response::{IntoResponse as _, Response};
 use prost::Message as _;
 use serde_json::json;
 use tokio::time::Instant;
 
-use self::wire::{
-    AttributeValue, MetricPoints, MetricsRequest, OtlpAttribute, OtlpMetric, OtlpResource,
-    OtlpSpan, TraceRequest,
-};
+use self::collector::{Collector, Manner, text};
+use self::wire::{ExportRequest, MetricPoints, OtlpAttribute, OtlpMetric, OtlpResource, OtlpSpan};
 use crate::harness::Testbed;
 use crate::harness::agent::TOKEN;
 use crate::harness::chas::Chas;
 use crate::stand::{SOON, Stand, eventually};
 
+mod collector;
 #[path = "../../src/otlp/wire.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a collector reads a part of it")]
 mod wire;
 
 /// Value of a variable of a container, which no collector is to see.
 const PLANTED: &str = "planted-s3cret";
-
-/// What the collector does with a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Manner {
-    Takes,
-    Hangs,
-    /// An answer that has no end.
-    Floods,
-    IsAway,
-}
-
-#[derive(Debug)]
-struct Received {
-    manner: Manner,
-    /// Requests of any manner.
-    calls: usize,
-    bodies: Vec<(String, HeaderMap, Bytes)>,
-}
-
-/// A collector on loopback.
-#[derive(Clone, Debug)]
-struct Collector {
-    received: Arc<Mutex<Received>>,
-    url: String,
-}
-
-async fn answer(
-    State(received): State<Arc<Mutex<Received>>>,
-    uri: Uri,
-    headers: HeaderMap,
-    body: Bytes,
-) -> Response {
-    let manner = {
-        let mut received = received.lock().unwrap();
-        received.calls += 1;
-        if received.manner == Manner::Takes {
-            received.bodies.push((uri.path().to_owned(), headers, body));
-        }
-        received.manner
-    };
-    match manner {
-        Manner::Takes => StatusCode::OK.into_response(),
-        Manner::IsAway => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        Manner::Hangs => std::future::pending().await,
-        Manner::Floods => {
-            let chunk = Bytes::from(vec![b'x'; 1 << 16]);
-            let chunk = move || Some(Ok::<_, std::io::Error>(chunk.clone()));
-            let chunks = std::iter::from_fn(chunk);
-            Body::from_stream(futures_util::stream::iter(chunks)).into_response()
-        }
-    }
-}
-
-impl Collector {
-    async fn start(manner: Manner) -> Self {
-        let received = Arc::new(Mutex::new(Received {
-            manner,
-            calls: 0,
-            bodies: Vec::new(),
-        }));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let url = format!("http://{}", listener.local_addr().unwrap());
-        let router = axum::Router::new().fallback(answer);
-        let router = router.with_state(Arc::clone(&received));
-        let serving = async move { axum::serve(listener, router).await };
-        tokio_util::task::TaskTracker::new().spawn(serving);
-        Self { received, url }
-    }
-
-    fn behave(&self, manner: Manner) {
-        self.received.lock().unwrap().manner = manner;
-    }
-
-    fn calls(&self) -> usize {
-        self.received.lock().unwrap().calls
-    }
-
-    /// The bodies that came at this path.
-    fn bodies(&self, path: &str) -> Vec<Bytes> {
-        let received = self.received.lock().unwrap();
-        let of = received.bodies.iter().filter(|(at, ..)| at == path);
-        of.map(|(.., body)| body.clone()).collect()
-    }
-
-    fn spans(&self) -> Vec<OtlpSpan> {
-        let requests = self.bodies("/v1/traces");
-        let requests = requests
-            .into_iter()
-            .map(|body| TraceRequest::decode(body).unwrap());
-        let resources = requests.flat_map(|request| request.resource_spans);
-        let scopes = resources.flat_map(|resource| resource.scope_spans);
-        scopes.flat_map(|scope| scope.spans).collect()
-    }
-
-    /// The span with this name that has these words, once it is there.
-    async fn span(&self, name: &str, words: &[(&str, &str)]) -> OtlpSpan {
-        let find = || {
-            self.spans().into_iter().find(|span| {
-                let has = |(key, value): &(&str, &str)| text(&span.attributes, key) == *value;
-                span.name == name && words.iter().all(has)
-            })
-        };
-        eventually(&format!("{name} {words:?} is sent"), async || {
-            find().is_some()
-        })
-        .await;
-        find().unwrap()
-    }
-}
-
-fn text(attributes: &[OtlpAttribute], key: &str) -> String {
-    let found = attributes.iter().find(|attribute| attribute.key == key);
-    let value = found.and_then(|found| found.value.as_ref()?.value.as_ref());
-    match value {
-        Some(AttributeValue::Text(text)) => text.clone(),
-        Some(AttributeValue::Number(number)) => number.to_string(),
-        None => String::new(),
-    }
-}
 
 fn number(span: &OtlpSpan, key: &str) -> i64 {
     text(&span.attributes, key).parse().expect("a number")
@@ -320,10 +195,10 @@ async fn a_deploy_is_seen_by_its_spans_and_the_metrics_are_those_of_a_scrape() {
     );
     assert!(collector.bodies("/v1/metrics").len() > before);
     for body in collector.bodies("/v1/traces") {
-        let request = TraceRequest::decode(body).unwrap();
-        is_of_this_node(request.resource_spans[0].resource.as_ref(), &node);
+        let request = ExportRequest::<OtlpSpan>::decode(body).unwrap();
+        is_of_this_node(request.resources[0].resource.as_ref(), &node);
     }
-    for (path, headers, body) in &collector.received.lock().unwrap().bodies {
+    for (path, headers, body) in collector.all() {
         assert_eq!(headers["content-type"], "application/x-protobuf", "{path}");
         assert_eq!(headers["x-key"], "k 3y", "{path}");
         for secret in [PLANTED, TOKEN] {
@@ -352,8 +227,8 @@ async fn same_as_a_scrape(stand: &Stand, collector: &Collector) {
     eventually("metrics are sent", async || count() >= sent + 2).await;
     let body = collector.bodies("/v1/metrics").swap_remove(sent + 1);
     let after = scrape().await;
-    let request = MetricsRequest::decode(body).unwrap();
-    let metrics = &request.resource_metrics[0].scope_metrics[0].metrics;
+    let request = ExportRequest::<OtlpMetric>::decode(body).unwrap();
+    let metrics = &request.resources[0].scopes[0].items;
     let told = of_metrics(metrics);
     let mut same = 0;
     for (series, value) in before

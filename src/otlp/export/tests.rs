@@ -10,18 +10,20 @@ fn bytes(hex: &str) -> Vec<u8> {
         .collect()
 }
 
-fn service() -> (Option<OtlpResource>, Option<OtlpScope>) {
+fn wrapped<I: OtlpItem>(items: Vec<I>) -> ExportRequest<I> {
     let attributes = vec![OtlpAttribute::text("service.name", "s")];
     let (name, version) = ("n".to_owned(), "1".to_owned());
-    let scope = OtlpScope { name, version };
-    (Some(OtlpResource { attributes }), Some(scope))
+    let scope = Some(OtlpScope { name, version });
+    let scopes = vec![ScopeItems { scope, items }];
+    let resource = Some(OtlpResource { attributes });
+    let resources = vec![ResourceItems { resource, scopes }];
+    ExportRequest { resources }
 }
 
 /// The bytes were written by the messages that the project of OTLP makes for Python
 /// (`opentelemetry-proto` 1.45.2), from the same values.
 #[test]
 fn messages_are_those_of_the_protocol() {
-    let (resource, scope) = service();
     let span = OtlpSpan {
         trace_id: vec![1; 16],
         span_id: vec![2; 8],
@@ -37,14 +39,7 @@ fn messages_are_those_of_the_protocol() {
         }),
         flags: 1,
     };
-    let spans = vec![span];
-    let scope_spans = vec![ScopeSpans { scope, spans }];
-    let request = TraceRequest {
-        resource_spans: vec![ResourceSpans {
-            resource,
-            scope_spans,
-        }],
-    };
+    let request = wrapped(vec![span]);
     let official = concat!(
         "0a87010a150a130a0c736572766963652e6e616d6512030a0173126e0a060a016e12013112640a10010101010101",
         "01010101010101010101120802020202020202022208030303030303030",
@@ -73,15 +68,8 @@ h_bucket{le=\"0.5\",l=\"w\"} 1
 h_bucket{le=\"+Inf\",l=\"w\"} 3
 # EOF
 ";
-    let (resource, scope) = service();
     let metrics = MetricConverter::new(4).convert(text, 9);
-    let scope_metrics = vec![ScopeMetrics { scope, metrics }];
-    let request = MetricsRequest {
-        resource_metrics: vec![ResourceMetrics {
-            resource,
-            scope_metrics,
-        }],
-    };
+    let request = wrapped(metrics);
     let official = concat!(
         "0acb010a150a130a0c736572766963652e6e616d6512030a017312b1010a060a016e12013112200a016712016",
         "41a0242792a140a1219090000000000000021000000000000000012300a01633a2b0a25110400000000000000",
