@@ -28,7 +28,9 @@ mod wire;
 #[cfg(feature = "otlp")]
 pub(crate) use self::export::{end, start};
 #[cfg(not(feature = "otlp"))]
-pub(crate) use self::nothing::{end, start};
+pub(crate) use self::nothing::{believe_caller, end, start};
+#[cfg(feature = "otlp")]
+pub(crate) use self::span::believe_caller;
 
 /// Work that has a span.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

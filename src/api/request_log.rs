@@ -47,8 +47,8 @@ pub(super) async fn expectation(request: Request, next: Next) -> Response {
     next.run(request).await
 }
 
-/// Span of a request, which tells nothing that a caller made up, but for the trace and the id that he gave
-/// it: no path, no query, no other header.
+/// Span of a request, which tells nothing that a caller made up, but for the id that it gave it, and the
+/// trace once it is let in: no path, no query, no other header.
 fn span(request: &Request, id: &str) -> Span {
     let caller = || request.headers().get(TRACE_PARENT)?.to_str().ok();
     let mut span = Span::follow(SpanOf::Request, caller);

@@ -35,6 +35,10 @@ impl Span {
     }
 }
 
+/// Has no span to believe a caller for.
+#[inline(always)]
+pub(crate) fn believe_caller() {}
+
 /// Sends nothing.
 #[inline(always)]
 pub(crate) fn start<F, C>(

@@ -1,6 +1,7 @@
 //! Spans: begun where work begins, with the context of the work around it, and told to the queue when
 //! they end.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 
@@ -14,8 +15,13 @@ use super::{Span, SpanFact, SpanOf};
 /// Longest text of an attribute.
 const TEXT_BYTES_MAX: usize = 1024;
 
+/// Flags of a span: it is sampled, and whether its parent is another process's is known.
+const FLAGS: u32 = 0x101;
+/// Flag of a span whose parent is another process's.
+const REMOTE_PARENT: u32 = 0x200;
+
 tokio::task_local! {
-    static AROUND: SpanContext;
+    static AROUND: Arc<SpanPlace>;
 }
 
 /// Door for the spans of this process, once traces are sent.
@@ -35,7 +41,7 @@ impl SpanDoor {
     }
 }
 
-/// Place of a span in its trace.
+/// Name of a span within its trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct SpanContext {
     trace_id: [u8; 16],
@@ -77,13 +83,80 @@ fn hex<const BYTES: usize>(text: &str) -> Option<[u8; BYTES]> {
     Some(bytes)
 }
 
+/// Place of a span below its parent; without one, it is the first of a trace.
+#[derive(Clone, Copy, Debug)]
+struct TracePlace {
+    context: SpanContext,
+    parent: Option<[u8; 8]>,
+}
+
+impl TracePlace {
+    fn below(parent: Option<SpanContext>, span_id: [u8; 8], sampler: TraceSampler) -> Self {
+        let trace_id = parent.map_or_else(
+            || {
+                let mut trace_id = [0; 16];
+                let halves = trace_id.chunks_exact_mut(8);
+                halves.for_each(|half| half.copy_from_slice(&random_id()));
+                trace_id
+            },
+            |parent| parent.trace_id,
+        );
+        let is_sampled = parent.map(|parent| parent.is_sampled);
+        Self {
+            context: SpanContext {
+                trace_id,
+                span_id,
+                is_sampled: sampler.takes(is_sampled, trace_id),
+            },
+            parent: parent.map(|parent| parent.span_id),
+        }
+    }
+}
+
+fn random_id() -> [u8; 8] {
+    state::store::random().max(1).to_be_bytes()
+}
+
+/// Place of a span, which is another one from when its caller is believed.
+#[derive(Debug)]
+struct SpanPlace {
+    own: TracePlace,
+    /// Place below the span that the caller names.
+    asked: Option<TracePlace>,
+    is_believed: AtomicBool,
+}
+
+impl SpanPlace {
+    /// The place below the caller's span, if that counts.
+    fn below_caller(&self) -> Option<TracePlace> {
+        let is_believed = self.is_believed.load(Ordering::Relaxed);
+        self.asked.filter(|_| is_believed)
+    }
+
+    fn now(&self) -> TracePlace {
+        self.below_caller().unwrap_or(self.own)
+    }
+
+    /// Whether the span may be sent in the end.
+    fn may_be_sent(&self) -> bool {
+        let asked = self.asked.is_some_and(|asked| asked.context.is_sampled);
+        self.own.context.is_sampled || asked
+    }
+}
+
+/// Has the request that this task answers be part of the trace that its caller names, from now on.
+pub(crate) fn believe_caller() {
+    let believe = |place: &Arc<SpanPlace>| place.is_believed.store(true, Ordering::Relaxed);
+    // Without a span there is nothing to believe.
+    AROUND.try_with(believe).ok();
+}
+
 /// Span that is not ended yet.
 #[derive(Debug)]
 pub(super) struct OpenSpan {
     door: Arc<SpanDoor>,
     of: SpanOf,
-    context: SpanContext,
-    parent: Option<[u8; 8]>,
+    place: Arc<SpanPlace>,
     began: (SystemTime, Instant),
     facts: Vec<(SpanFact, AttributeValue)>,
     /// Word for the cause of a failure.
@@ -91,28 +164,23 @@ pub(super) struct OpenSpan {
 }
 
 impl OpenSpan {
-    fn begin(door: &Arc<SpanDoor>, of: SpanOf, parent: Option<SpanContext>) -> Self {
-        let id = || state::store::random().max(1).to_be_bytes();
-        let trace_id = parent.map_or_else(
-            || {
-                let mut trace_id = [0; 16];
-                let halves = trace_id.chunks_exact_mut(8);
-                halves.for_each(|half| half.copy_from_slice(&id()));
-                trace_id
-            },
-            |parent| parent.trace_id,
-        );
-        let is_sampled = parent.map(|parent| parent.is_sampled);
-        let is_sampled = door.sampler.takes(is_sampled, trace_id);
+    /// A span below `parent`, and below `asked` if that is believed.
+    fn begin(
+        door: &Arc<SpanDoor>,
+        of: SpanOf,
+        parent: Option<SpanContext>,
+        asked: Option<SpanContext>,
+    ) -> Self {
+        let span_id = random_id();
+        let below = |parent| TracePlace::below(parent, span_id, door.sampler);
         Self {
             door: Arc::clone(door),
             of,
-            context: SpanContext {
-                trace_id,
-                span_id: id(),
-                is_sampled,
-            },
-            parent: parent.map(|parent| parent.span_id),
+            place: Arc::new(SpanPlace {
+                own: below(parent),
+                asked: asked.map(|asked| below(Some(asked))),
+                is_believed: AtomicBool::new(false),
+            }),
             began: (SystemTime::now(), Instant::now()),
             facts: Vec::new(),
             failure: None,
@@ -121,7 +189,7 @@ impl OpenSpan {
 
     fn tell(&mut self, fact: SpanFact, value: impl FnOnce() -> AttributeValue) {
         debug_assert!(self.of.facts().contains(&fact), "{:?} {fact:?}", self.of);
-        if self.context.is_sampled {
+        if self.place.may_be_sent() {
             self.facts.push((fact, value()));
         }
     }
@@ -153,10 +221,12 @@ impl OpenSpan {
         let facts = facts.map(|(fact, value)| OtlpAttribute::new(fact.key(), value.clone()));
         let failure = self.failure.iter();
         let failure = failure.map(|word| OtlpAttribute::text(self.of.failure_key(), word));
+        let TracePlace { context, parent } = self.place.now();
+        let remote = self.place.below_caller().map_or(0, |_| REMOTE_PARENT);
         OtlpSpan {
-            trace_id: self.context.trace_id.into(),
-            span_id: self.context.span_id.into(),
-            parent_span_id: self.parent.map(Vec::from).unwrap_or_default(),
+            trace_id: context.trace_id.into(),
+            span_id: context.span_id.into(),
+            parent_span_id: parent.map(Vec::from).unwrap_or_default(),
             name: self.name(),
             kind: self.of.kind(),
             start_time: nanos(start),
@@ -166,14 +236,14 @@ impl OpenSpan {
                 message: String::new(),
                 code: 2,
             }),
-            flags: 1,
+            flags: FLAGS | remote,
         }
     }
 }
 
 impl Drop for OpenSpan {
     fn drop(&mut self) {
-        if self.context.is_sampled {
+        if self.place.now().context.is_sampled {
             self.door.queue.push(self.ended());
         }
     }
@@ -233,17 +303,18 @@ impl SpanFact {
 impl Span {
     /// Begins a span, as part of the work around it, if that has one.
     pub(crate) fn begin(of: SpanOf) -> Self {
-        let around = || AROUND.try_with(|around| *around).ok();
-        let open = |door| Box::new(OpenSpan::begin(door, of, around()));
+        let around = || AROUND.try_with(|around| around.now().context).ok();
+        let open = |door| Box::new(OpenSpan::begin(door, of, around(), None));
         Self {
             open: DOOR.get().map(open),
         }
     }
 
-    /// Begins a span, as part of the trace that a caller names by its header `traceparent`.
+    /// Begins a span for a caller that may name a trace, by its header `traceparent`. It is the first
+    /// of a trace of its own, unless [`believe_caller`] says otherwise.
     pub(crate) fn follow<'a>(of: SpanOf, header: impl FnOnce() -> Option<&'a str>) -> Self {
-        let parent = || header().and_then(SpanContext::of_caller);
-        let open = |door| Box::new(OpenSpan::begin(door, of, parent()));
+        let asked = || header().and_then(SpanContext::of_caller);
+        let open = |door| Box::new(OpenSpan::begin(door, of, None, asked()));
         Self {
             open: DOOR.get().map(open),
         }
@@ -284,11 +355,11 @@ impl Span {
 
     /// Does work of which the spans are part of this one.
     pub(crate) fn around<F: Future>(&self, work: F) -> impl Future<Output = F::Output> + use<F> {
-        let context = self.open.as_ref().map(|open| open.context);
+        let place = self.open.as_ref().map(|open| Arc::clone(&open.place));
         let work = Box::pin(work);
         async move {
-            match context {
-                Some(context) => AROUND.scope(context, work).await,
+            match place {
+                Some(place) => AROUND.scope(place, work).await,
                 None => work.await,
             }
         }

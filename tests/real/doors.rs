@@ -53,7 +53,7 @@ fn state_file(agent: &Agent, name: &str) -> PathBuf {
     PathBuf::from(&agent.environment()["CHAS_STATE_DIR"]).join(name)
 }
 
-fn socket_of(agent: &Agent) -> PathBuf {
+pub(crate) fn socket_of(agent: &Agent) -> PathBuf {
     PathBuf::from(&agent.environment()["CHAS_RUN_DIR"]).join("agent.sock")
 }
 

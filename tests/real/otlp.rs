@@ -16,6 +16,7 @@ use crate::harness::chas::Chas;
 use crate::stand::{SOON, Stand, eventually};
 
 mod collector;
+mod strangers;
 #[path = "../../src/otlp/wire.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a collector reads a part of it")]
 mod wire;

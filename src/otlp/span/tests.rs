@@ -3,13 +3,25 @@ use super::*;
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
 fn door() -> Arc<SpanDoor> {
-    let sampler = TraceSampler::read(None, None).unwrap();
+    door_of("parentbased_always_on")
+}
+
+fn door_of(sampler: &str) -> Arc<SpanDoor> {
+    let sampler = TraceSampler::read(Some(sampler), None).unwrap();
     let queue = SpanQueue::default();
     Arc::new(SpanDoor { queue, sampler })
 }
 
 fn span(door: &Arc<SpanDoor>, of: SpanOf, parent: Option<SpanContext>) -> Span {
-    let open = Some(Box::new(OpenSpan::begin(door, of, parent)));
+    let open = Some(Box::new(OpenSpan::begin(door, of, parent, None)));
+    Span { open }
+}
+
+/// A request whose caller names this trace.
+fn request(door: &Arc<SpanDoor>, header: &str) -> Span {
+    let asked = Some(SpanContext::of_caller(header).unwrap());
+    let open = OpenSpan::begin(door, SpanOf::Request, None, asked);
+    let open = Some(Box::new(open));
     Span { open }
 }
 
@@ -55,7 +67,7 @@ async fn work_inside_of_other_work_is_part_of_it_and_times_are_of_the_steady_clo
     step.text(SpanFact::Step, || "pull".to_owned());
     step.text(SpanFact::Container, || "\u{e9}".repeat(TEXT_BYTES_MAX));
     let (spans, inner) = (Arc::clone(&door), async {
-        let around = AROUND.try_with(|around| *around).ok();
+        let around = AROUND.try_with(|around| around.now().context).ok();
         drop(span(&door, SpanOf::Pull, around));
         tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     });
@@ -85,14 +97,75 @@ async fn work_inside_of_other_work_is_part_of_it_and_times_are_of_the_steady_clo
     assert_eq!(pull.status, None);
 }
 
+/// The request and the pull inside of it, as they are sent.
+async fn sent(sampler: &str, header: &str, is_let_in: bool) -> Vec<OtlpSpan> {
+    let door = door_of(sampler);
+    let mut request = request(&door, header);
+    request.text(SpanFact::Route, || "/containers".to_owned());
+    let (spans, inner) = (Arc::clone(&door), async move {
+        if is_let_in {
+            believe_caller();
+        }
+        let around = AROUND.try_with(|around| around.now().context).ok();
+        drop(span(&door, SpanOf::Pull, around));
+    });
+    request.around(inner).await;
+    drop(request);
+    spans.queue.take()
+}
+
+#[tokio::test]
+async fn a_caller_s_trace_and_its_choice_count_from_when_it_is_let_in() {
+    let asked = SpanContext::of_caller(PARENT).unwrap();
+    let unsampled = PARENT.replace("-01", "-00");
+    // Outside of any request nobody is there to be believed.
+    believe_caller();
+    for (sampler, is_let_in, header, is_sent) in [
+        ("parentbased_always_on", true, PARENT, true),
+        ("parentbased_always_on", false, PARENT, true),
+        ("parentbased_always_on", true, &unsampled, false),
+        ("parentbased_always_on", false, &unsampled, true),
+        ("parentbased_always_off", true, PARENT, true),
+        ("parentbased_always_off", false, PARENT, false),
+        ("parentbased_always_off", true, &unsampled, false),
+        ("always_on", true, &unsampled, true),
+        ("always_off", true, PARENT, false),
+    ] {
+        let spans = sent(sampler, header, is_let_in).await;
+        let case = format!("{sampler}, let in: {is_let_in}, {header}: {spans:?}");
+        let [pull, request] = &spans[..] else {
+            assert!(!is_sent && spans.is_empty(), "{case}");
+            continue;
+        };
+        assert!(is_sent, "{case}");
+        assert_eq!(pull.parent_span_id, request.span_id, "{case}");
+        assert_eq!(pull.trace_id, request.trace_id, "{case}");
+        assert_eq!(request.trace_id == asked.trace_id, is_let_in, "{case}");
+        assert_eq!(
+            attribute(request, "http.route"),
+            Some(&AttributeValue::Text("/containers".to_owned()))
+        );
+        // A root of its own; or below a parent, which is another process's.
+        let (parent, flags) = match is_let_in {
+            true => (&asked.span_id[..], 0x301),
+            false => (&[][..], 0x101),
+        };
+        assert_eq!(
+            (&request.parent_span_id[..], request.flags),
+            (parent, flags),
+            "{case}"
+        );
+        assert_eq!(pull.flags, 0x101, "{case}");
+    }
+}
+
 #[test]
 fn a_trace_that_is_not_sampled_costs_no_fact_and_is_not_sent_nor_is_any_part_of_it() {
-    let door = door();
-    let parent = SpanContext::of_caller(&PARENT.replace("-01", "-00"));
-    let mut request = span(&door, SpanOf::Request, parent);
+    let door = door_of("always_off");
+    let mut request = request(&door, PARENT);
     request.text(SpanFact::Route, || panic!("nobody asks for it"));
-    let context = request.open.as_ref().map(|open| open.context);
-    drop(span(&door, SpanOf::Pull, context));
+    let place = request.open.as_ref().map(|open| open.place.now().context);
+    drop(span(&door, SpanOf::Pull, place));
     drop(request);
     assert!(door.queue.take().is_empty());
 }
