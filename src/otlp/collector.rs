@@ -62,9 +62,13 @@ impl Collector {
             // Plain HTTP needs no authorities, and a node may have none.
             builder = builder.tls_certs_only([]);
         }
-        let client = builder
-            .build()
-            .map_err(|error| format!("TLS cannot be set up: {}", cause::root(&error)))?;
+        let client = builder.build().map_err(|error| {
+            format!(
+                "TLS cannot be set up: {}; check OTEL_EXPORTER_OTLP_CERTIFICATE, \
+                 OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY",
+                cause::root(&error)
+            )
+        })?;
         Ok(Self { client, signal })
     }
 
@@ -103,7 +107,7 @@ impl Collector {
             Ok(response) => response,
             Err(error) => {
                 return SendOutcome::Failed {
-                    fault: cause::root(&error),
+                    fault: unanswered(&error),
                     retry_after: None,
                 };
             }
@@ -129,6 +133,25 @@ impl Collector {
             };
         }
         SendOutcome::Refused { fault }
+    }
+}
+
+/// Fault of a call that got no answer. Where TLS stands between, it says what to do.
+fn unanswered(error: &reqwest::Error) -> String {
+    let fault = cause::chain(error).find_map(|cause| cause.downcast_ref());
+    match fault {
+        Some(rustls::Error::InvalidCertificate(fault)) => format!(
+            "the collector's certificate is not trusted ({fault}); name the file of its authority in \
+             OTEL_EXPORTER_OTLP_CERTIFICATE, and call it in the endpoint as its certificate does"
+        ),
+        Some(rustls::Error::AlertReceived(alert)) => format!(
+            "the collector refuses the TLS connection ({alert:?}); check the agent's own certificate and \
+             its key, OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY"
+        ),
+        Some(rustls::Error::InvalidMessage(_)) => {
+            "the collector does not answer in TLS; its endpoint may begin with http://".to_owned()
+        }
+        _ => cause::root(error),
     }
 }
 

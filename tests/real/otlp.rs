@@ -17,6 +17,7 @@ use crate::stand::{SOON, Stand, eventually};
 
 mod collector;
 mod strangers;
+mod tls;
 #[path = "../../src/otlp/wire.rs"]
 #[allow(dead_code, unreachable_pub, reason = "a collector reads a part of it")]
 mod wire;
