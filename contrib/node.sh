@@ -67,7 +67,7 @@ check_host() {
 }
 
 # build_agent [PROGRAM...]: builds the agent and these programs of the workspace (chas-api) with cargo, as the clone's owner if
-# the owner called sudo, and sets AGENT. Nothing is built that only tests need.
+# the owner called sudo, and sets AGENT. Nothing is built that only tests need. FEATURES: of the agent, if any.
 build_agent() {
     local cargo=cargo as=() packages=() program
     if [[ -n ${SUDO_USER:-} && $(stat -c %U "$REPOSITORY") == "$SUDO_USER" ]]; then
@@ -79,7 +79,7 @@ build_agent() {
     fi
     [[ -n $cargo ]] || fail "cargo is missing: install Rust from https://rustup.rs"
     for program in chas-node-agent "$@"; do packages+=(--package "$program" --bin "$program"); done
-    (cd "$REPOSITORY" && "${as[@]}" env "PATH=$(dirname "$cargo"):$PATH" "$cargo" build --profile "$PROFILE" "${packages[@]}")
+    (cd "$REPOSITORY" && "${as[@]}" env "PATH=$(dirname "$cargo"):$PATH" "$cargo" build --profile "$PROFILE" ${FEATURES:+--features "$FEATURES"} "${packages[@]}")
     local target
     target=$(cd "$REPOSITORY" && "${as[@]}" env "PATH=$(dirname "$cargo"):$PATH" "$cargo" metadata --format-version 1 --no-deps | jq -r .target_directory)
     AGENT=$target/${PROFILE/#dev/debug}/chas-node-agent
