@@ -33,6 +33,13 @@ impl Board {
         Suspension::either(drained, silent)
     }
 
+    /// Notes that each container waits for others again before its next start.
+    fn note_drain(&self) {
+        let mut all = lock(&self.known);
+        all.values_mut()
+            .for_each(|known| known.history.record_drain());
+    }
+
     /// Ids of the containers of which something runs, or could, and whether they could not be stopped
     /// so far.
     fn with_tasks(&self) -> BTreeMap<ContainerId, bool> {
@@ -98,6 +105,8 @@ fn let_go(desired: &Desired, handle: &Handle, order: u64) -> BTreeSet<ContainerI
     let mut due = lock(&board.drain_due);
     if due.0 != order {
         *due = (order, BTreeSet::new());
+        // Before anything is stopped: what waits or is being tried has no turn until then.
+        board.note_drain();
     }
     let newly: BTreeSet<_> = now.difference(&due.1).copied().collect();
     due.1.extend(&newly);

@@ -28,6 +28,7 @@ pub async fn follow_schedules(writer: Writer, handle: Handle, journal: Journal) 
         changes.mark_unchanged();
         let wait = look(&writer, &handle, &journal).await;
         tokio::select! {
+            biased;
             () = tokio::time::sleep(wait) => {}
             // Another schedule may have come.
             _changed = changes.changed() => {

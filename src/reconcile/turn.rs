@@ -8,7 +8,7 @@ use state::event::{Event, EventKind, EventSubject};
 use state::history::History;
 use state::id::ContainerId;
 use state::observed::{Exit, Seen};
-use state::phase::{Phase, Stage};
+use state::phase::Stage;
 use state::plan::{STEPS_MAX, Step, decide};
 use state::reason::Reason;
 use state::surroundings::Surroundings;
@@ -189,7 +189,8 @@ impl<R: Runtime> Reconciler<R> {
             self.board
                 .update(id, |known| known.history.record_waiting(now));
         }
-        self.note_suspension(id, &decision.phase, now);
+        let note = |history: &mut History| decision.phase.note_rest(history, now);
+        self.board.update(id, |known| note(&mut known.history));
         if around.former_waits.is_some() {
             self.board
                 .update(id, |known| known.history.trial.record_waiting(now));
@@ -213,20 +214,6 @@ impl<R: Runtime> Reconciler<R> {
             self.journal.record(event.about(subject));
         }
         next
-    }
-
-    /// Notes that a container is to rest for a while, or that it runs.
-    fn note_suspension(&self, id: ContainerId, phase: &Phase, now: BootTime) {
-        // Also in a trial, which would else have no deadline any more: it may not have been stopped yet.
-        let is_running = matches!(
-            phase.stage,
-            Stage::Running | Stage::Trying | Stage::Watched | Stage::HandingOver(_)
-        );
-        self.board.update(id, |known| match phase.is_suspended() {
-            true => known.history.record_rest(phase.is_drained()),
-            false if is_running => known.history.end_suspension(now),
-            false => {}
-        });
     }
 
     /// Does one step, and notes how it went.

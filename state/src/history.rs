@@ -181,9 +181,12 @@ impl History {
         let is_to_restart = seen.awaits_restart(record);
         // No task outlives its boot. The history may: a kill loses the end of it.
         let task = instance.map(|instance| &instance.task);
-        if let Some(Task::Running { .. } | Task::Stopped(_)) = task {
-            self.is_let_start = true;
-        }
+        // What has ended while it was to rest is not started for that, and may have to wait again.
+        self.is_let_start |= match task {
+            Some(Task::Running { .. }) => true,
+            Some(Task::Stopped(_)) => !self.is_suspended,
+            Some(Task::Created { .. } | Task::Unresponsive | Task::Absent) | None => false,
+        };
         match instance.map(|instance| &instance.task) {
             // An agent that has just started learns the start time from the process itself.
             Some(Task::Running { since, .. }) => {

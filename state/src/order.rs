@@ -1,7 +1,8 @@
 //! Order of starts: whom a container waits for at its first start, and why. Pure; facts about the
 //! others come in as an argument.
 //!
-//! A container waits once in a boot, and once for each instance: [`History::is_let_go`] ends it.
+//! A container waits once in a boot, and once for each instance: [`History::is_let_go`] ends it. A
+//! drain of the node is as the end of a boot.
 //! What happens to the others later is nothing to it.
 
 use std::sync::Arc;
@@ -157,14 +158,18 @@ fn is_met(after: &After, other: &Other) -> bool {
         // Whoever waits for it waits for what serves; the next generation is only tried.
         return match after.condition {
             AfterCondition::Started => is_to_run && history.trial.former.is_let_start,
-            AfterCondition::Ready => is_to_run && phase(other).is_former_up,
+            AfterCondition::Ready => {
+                is_to_run && history.trial.former.is_let_start && phase(other).is_former_up
+            }
             AfterCondition::Completed => false,
         };
     }
     match after.condition {
         AfterCondition::Started => is_finished || (is_to_run && history.is_let_start(record)),
+        // The last look may be older than its stop.
         AfterCondition::Ready => {
-            is_to_run && phase(other).is_running && history.ready_since().is_some()
+            let is_up = history.is_let_start(record) && phase(other).is_running;
+            is_to_run && is_up && history.ready_since().is_some()
         }
         AfterCondition::Completed => record
             .finished

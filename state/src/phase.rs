@@ -329,11 +329,12 @@ fn towards_running(
     if record.image_digest.is_none() && matches!(task, Task::Absent) {
         return Stage::Unresolved;
     }
-    // What runs, ran or has ended waits for nobody.
-    let waits = around
-        .waits
-        .clone()
-        .filter(|_| matches!(task, Task::Absent | Task::Created { .. }));
+    // What runs, ran or has ended waits for nobody, unless it ended for a rest.
+    let waits = around.waits.clone().filter(|_| match task {
+        Task::Absent | Task::Created { .. } => true,
+        Task::Stopped(_) => history.is_suspended(),
+        Task::Running { .. } | Task::Unresponsive => false,
+    });
     let unless_waits = |stage| waits.clone().map_or(stage, Stage::Waiting);
     if let Some(obsolete) = beside::obsolete_instance(record, seen) {
         let replacing = beside::replacing(record, seen, obsolete);

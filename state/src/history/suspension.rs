@@ -19,15 +19,21 @@ impl History {
         self.is_suspended = true;
     }
 
-    /// Notes a rest as [`Self::record_suspension`]. Once nothing of it runs on a node that is drained, the
-    /// container waits for others again before its next start, as after a boot.
+    /// Notes a rest as [`Self::record_suspension`].
     pub const fn record_rest(&mut self, is_drained: bool) {
         self.record_suspension();
         if is_drained {
-            (self.is_let_start, self.is_let_go) = (false, false);
-            (self.waiting_since, self.trial.former.waiting_since) = (None, None);
-            self.trial.former.is_let_start = false;
+            self.record_drain();
         }
+    }
+
+    /// Notes that the node is drained: as after a boot, the container waits for others again before
+    /// its next start, and others for it. Already when it is to be stopped, and not only once a look
+    /// has found it stopped: the drain may be over by then. What runs on after all is seen to.
+    pub const fn record_drain(&mut self) {
+        (self.is_let_start, self.is_let_go) = (false, false);
+        (self.waiting_since, self.trial.former.waiting_since) = (None, None);
+        self.trial.former.is_let_start = false;
     }
 
     /// Notes that an instance was stopped for that, and how it ended, if that is known.
@@ -46,3 +52,6 @@ impl History {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

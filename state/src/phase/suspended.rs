@@ -8,12 +8,21 @@ use crate::id::InstanceName;
 use crate::observed::{Seen, Task};
 use crate::reason::Reason;
 use crate::surroundings::{Surroundings, Suspension};
+use crate::time::BootTime;
 
 impl Phase {
-    /// Whether nothing of the container runs, since the node is drained.
-    #[must_use]
-    pub const fn is_drained(&self) -> bool {
-        matches!(self.stage, Stage::Suspended(Suspension::Drained { .. }))
+    /// Notes in the history that the container rests, or is to rest, for a while; or that it runs.
+    pub fn note_rest(&self, history: &mut History, now: BootTime) {
+        // Also in a trial, which would else have no deadline any more: it may run on.
+        let is_running = matches!(
+            self.stage,
+            Stage::Running | Stage::Trying | Stage::Watched | Stage::HandingOver(_)
+        );
+        if let Stage::Suspending(_, cause) | Stage::Suspended(cause) = self.stage {
+            history.record_rest(matches!(cause, Suspension::Drained { .. }));
+        } else if is_running {
+            history.end_suspension(now);
+        }
     }
 }
 
