@@ -7,10 +7,13 @@ use std::time::{Duration, SystemTime};
 use chas_node_agent::journal::Journal;
 use chas_node_agent::metrics::Metrics;
 use chas_node_agent::probe::Probes;
-use chas_node_agent::reconcile::{Clock, Handle, Reconciler, follow_contact, follow_schedules};
+use chas_node_agent::reconcile::{
+    Clock, Handle, Reconciler, follow_contact, follow_drain, follow_schedules,
+};
 use chas_node_agent::runtime::RuntimeEvent;
 use chas_node_agent::writer::Writer;
 use state::assign::QuietNetwork;
+use state::cordon::NodeOrder;
 use state::id::InstanceName;
 use state::store::{Limits, Store};
 use tokio_util::sync::CancellationToken;
@@ -21,12 +24,15 @@ use crate::client::Clients;
 use crate::dice;
 use crate::disk;
 use crate::files::{Fate, Files};
+use crate::operator::Operator;
 use crate::plants::{self, Plant};
 use crate::probes::Asking;
 use crate::silence::Silence;
 use crate::verdicts::Verdicts;
 use crate::world::World;
 
+mod between;
+mod drained;
 mod rest;
 
 /// Time between whole looks, the agent's own default.
@@ -52,6 +58,7 @@ struct Node {
     world: Arc<World>,
     clients: Clients,
     chas: Chas,
+    operator: Operator,
     files: Files,
     /// Time on the wall when the history began, as the clock has it now.
     wall: Duration,
@@ -75,6 +82,7 @@ struct Life {
     world: Arc<World>,
     clients: Clients,
     chas: Chas,
+    operator: Operator,
     store: Arc<Store>,
     writer: Writer,
     handle: Handle,
@@ -98,6 +106,7 @@ pub(crate) fn run(seed: u64, verbose: bool) -> Result<u64, String> {
         world,
         clients,
         chas: Chas::default(),
+        operator: Operator::default(),
         files,
         wall: WALL,
         boot_time: Duration::from_secs(60),
@@ -195,9 +204,14 @@ impl Node {
             self.world.judge().forget_all_exits();
             self.world.judge().forget_starts();
         }
-        if self.fate != Fate::Gone {
+        self.world.judge().look_at_cordon();
+        if self.fate == Fate::Gone {
+            self.operator.take_as_it_is(&store);
+        } else {
             self.clients.begin_life();
             self.clients.check(&store, &self.world)?;
+            self.operator.begin_life();
+            self.operator.check(&store, &self.world.judge())?;
         }
         let metrics = Metrics::new();
         let journal = Journal::new(metrics.clone());
@@ -223,9 +237,18 @@ impl Node {
         let until = |stopped: CancellationToken| {
             let schedules = follow_schedules(writer.clone(), handle.clone(), journal);
             let contact = follow_contact(writer.clone(), handle.clone());
+            let drain = follow_drain(writer.clone(), handle.clone());
+            let is_missing = plants::is(Plant::MissesDrain);
+            // In one task, and so in this order: who of many watchers is woken first, is random.
             async move {
-                let both = futures_util::future::join(schedules, contact);
-                let _ended = stopped.run_until_cancelled(both).await;
+                let drain = async {
+                    match is_missing {
+                        true => std::future::pending().await,
+                        false => drain.await,
+                    }
+                };
+                let all = futures_util::future::join3(schedules, contact, drain);
+                let _ended = Box::pin(stopped.run_until_cancelled(all)).await;
             }
         };
         tracker.spawn(until(stop.clone()));
@@ -244,6 +267,7 @@ impl Node {
             world,
             clients,
             chas: self.chas.clone(),
+            operator: self.operator.clone(),
             store,
             writer,
             handle,
@@ -251,87 +275,6 @@ impl Node {
             tracker,
             fate: self.fate,
         })
-    }
-
-    /// Lets time pass, tasks end and files be damaged while the agent is down.
-    fn between(&mut self, end: End) {
-        // A crash loses what the agent saw and did not store yet.
-        if end == End::Crash || !self.is_saved {
-            self.world.judge().forget_all_exits();
-            self.world.judge().forget_starts();
-            self.world.judge().mix_answers();
-            self.world.judge().lose_answer();
-        }
-        self.world.judge().forget_gaps();
-        let reboot = dice::chance(20);
-        self.set_clock();
-        for name in self.world.instances() {
-            if !self.world.running().contains(&name) {
-                // The next agent cannot know exactly how long it had run.
-                self.world.judge().forget_exits(name);
-            }
-            if reboot || dice::chance(5) {
-                self.world.lose_task(name);
-            } else if dice::chance(15) {
-                self.world.end(name);
-                self.world.judge().forget_exits(name);
-            }
-        }
-        let down = dice::millis(400_000);
-        self.world.judge().passes(down);
-        if reboot {
-            self.world.judge().was_off(down);
-            self.world.judge().rebooted();
-            self.world.inner().ports.clear();
-            self.verdicts = Verdicts::default();
-            self.boots += u128::from(!plants::is(Plant::MissesBoot));
-            self.boot_time = dice::millis(5000);
-        } else {
-            self.boot_time += down;
-            self.silence.passes(down);
-        }
-        self.fate = if self.is_copied {
-            self.files.damage()
-        } else {
-            Fate::Whole
-        };
-        if self.fate != Fate::Whole {
-            self.verdicts = Verdicts::default();
-            self.silence = Silence::default();
-            self.world.judge().forget_starts();
-            self.world.judge().forget_all_exits();
-        }
-        if self.fate == Fate::Gone {
-            self.world.judge().forget_runs();
-            let running = self.world.running();
-            self.world.judge().protected = self
-                .healthy
-                .iter()
-                .copied()
-                .filter(|name| running.contains(name))
-                .collect();
-        }
-        let fate = self.fate;
-        self.world
-            .judge()
-            .trace(|| format!("between: reboot {reboot}, files {fate:?}"));
-    }
-}
-
-impl Node {
-    /// Somebody may set the clock on the wall.
-    fn set_clock(&mut self) {
-        let (wall, hours) = (self.wall, Duration::from_hours(1));
-        self.wall = match dice::below(20) {
-            0 | 1 => wall + hours * 2,
-            2 => wall.saturating_sub(hours / 2),
-            3 => {
-                // Whoever set it to that was wrong, and its times count anew.
-                self.world.judge().forget_runs();
-                wall.saturating_sub(hours * 72)
-            }
-            _ => wall,
-        };
     }
 }
 
@@ -370,7 +313,7 @@ impl Life {
     fn act(&self) {
         let running: Vec<_> = self.world.running().into_iter().collect();
         let one = (!running.is_empty()).then(|| running[dice::index(running.len())]);
-        match (dice::below(26), one) {
+        match (dice::below(29), one) {
             (0..9, _) => {
                 let asking = self.clients.clone().ask(
                     Arc::clone(&self.world),
@@ -385,6 +328,14 @@ impl Life {
             (16, _) => {
                 self.world.hint(Duration::ZERO, RuntimeEvent::Disconnected);
                 self.world.hint(dice::millis(3000), RuntimeEvent::Connected);
+            }
+            (26..29, _) => {
+                let asking = self.operator.clone().ask(
+                    Arc::clone(&self.world),
+                    self.writer.clone(),
+                    self.handle.clone(),
+                );
+                self.tracker.spawn(asking);
             }
             (20..23, _) => self.chas.change(&self.world),
             (23..26, Some(name)) => self.world.change_manner(name),
@@ -405,6 +356,7 @@ impl Life {
 
     fn look(&self) -> Result<(), String> {
         self.clients.check(&self.store, &self.world)?;
+        self.operator.check(&self.store, &self.world.judge())?;
         self.world.look_at_ports(&self.store);
         self.world.look_at_silence(&self.store, self.handle.board());
         self.world.judge().verdict()?;
@@ -452,6 +404,10 @@ impl Life {
         // What was asked just before has its answer by then, and does not come after the stop.
         tokio::time::sleep(step).await;
         self.clients.stop_jobs(world, writer, &self.handle).await;
+        if dice::chance(30) {
+            self.drained().await?;
+        }
+        self.order(NodeOrder::Uncordon).await?;
         if dice::chance(30) {
             self.rest().await?;
         }

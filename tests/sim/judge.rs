@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::memory_runtime::{Call, Step};
 use updates::Readiness;
 
+mod cordon;
 mod jobs;
 mod silence;
 mod updates;
@@ -74,6 +75,7 @@ pub(crate) struct Judge {
     launched_for: BTreeMap<InstanceName, u64>,
     /// Ends of the processes of jobs.
     job_ends: BTreeMap<InstanceName, Duration>,
+    cordon: cordon::Cordon,
     /// Looks at one container, ever.
     pub(crate) looks: u64,
     first: Option<String>,
@@ -206,7 +208,8 @@ impl Judge {
             .unwanted
             .get(&name)
             .is_some_and(|at| self.now() < *at + DECISION);
-        let is_excused = call == Call::Stop && (self.is_unhealthy(name) || self.may_rest(name));
+        let may_rest = self.may_be_drained() || self.may_rest(name);
+        let is_excused = call == Call::Stop && (may_rest || self.is_unhealthy(name));
         if self.is_wanted(name) && !unwanted && !is_excused {
             self.broken(format!("{name} was {how}, though it is wanted and ran"));
         }
@@ -229,7 +232,7 @@ impl Judge {
         let now = self.now();
         self.over(name);
         let generation = self.generation(name.id);
-        if !self.is_wanted(name) || self.may_rest(name) {
+        if !self.is_wanted(name) || self.may_rest(name) || self.may_be_drained() {
             // An end that was asked for does not lead to a backoff.
             self.ends.remove(&name);
             return;
@@ -295,9 +298,10 @@ impl Judge {
             .extend(ended.map(|record| (record.name.clone(), now)));
     }
 
-    /// Checks that those were started that it is to wait for, if it was not started in this boot.
+    /// Checks that those were started that it is to wait for, if it was not started in this boot,
+    /// and since the last drain.
     pub(crate) fn waited(&mut self, record: &Record) {
-        if self.was_started(record.instance()) {
+        if self.was_started(record.instance()) || self.is_drain_new() {
             return;
         }
         let (now, started) = (self.now(), &self.started.1);
@@ -316,6 +320,7 @@ impl Judge {
     pub(crate) fn launches(&mut self, record: &Record) {
         self.launches_job(record);
         self.starts_in_silence(&record.name);
+        self.starts_in_cordon(record);
         let (name, now) = (record.instance(), self.now());
         let generation = self.generation(record.id);
         let counts = |ends: &&Ends| ends.count >= 2 && ends.generation == generation;

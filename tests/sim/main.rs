@@ -37,6 +37,7 @@ mod history;
 mod judge;
 #[path = "../support/memory_runtime.rs"]
 mod memory_runtime;
+mod operator;
 mod plants;
 mod probes;
 mod silence;

@@ -26,10 +26,14 @@ pub(crate) enum Plant {
     HearsNoAnswer,
     /// A way back by hand leads to another generation than the one that was asked for.
     MistakesGeneration,
+    /// Whoever stops what runs on a drained node is not there.
+    MissesDrain,
+    /// An order about the node is acknowledged, and carried out by nobody.
+    LosesOrder,
 }
 
 /// Every planted fault.
-const ALL: [Plant; 9] = [
+const ALL: [Plant; 11] = [
     Plant::TakesPorts,
     Plant::HidesRestart,
     Plant::MissesBoot,
@@ -39,6 +43,8 @@ const ALL: [Plant; 9] = [
     Plant::HearsAnswers,
     Plant::HearsNoAnswer,
     Plant::MistakesGeneration,
+    Plant::MissesDrain,
+    Plant::LosesOrder,
 ];
 
 /// Histories within which each is found.

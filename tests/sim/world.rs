@@ -161,6 +161,7 @@ impl Circumstances for Fortune {
             Step::Ends(name, call) => judge.ends(name, call),
             Step::Ended(name) => {
                 judge.over(name);
+                judge.stopped(name);
                 judge.forget_exits(name);
             }
             Step::Exited(name, code) => {

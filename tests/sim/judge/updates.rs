@@ -66,10 +66,11 @@ impl Judge {
     pub(crate) fn note_asked(&mut self, id: ContainerId) {
         let now = self.now();
         self.asked_at.insert(id, now);
+        self.note_born(id);
         self.hear_of(id);
     }
 
-    fn was_asked_within(&self, id: ContainerId, time: Duration) -> bool {
+    pub(super) fn was_asked_within(&self, id: ContainerId, time: Duration) -> bool {
         let at = self.asked_at.get(&id);
         at.is_some_and(|at| self.now() < *at + time)
     }
