@@ -141,10 +141,10 @@ impl Node {
         let decision = decide(record.id, Some(&record), &seen, &history, &around, now);
         let history = &mut self.at(name).history;
         let stage = &decision.phase.stage;
-        match stage {
-            Stage::Waiting(_) => history.record_waiting(now),
-            stage if *stage == Stage::Due && around.waits.is_none() => history.record_let_go(),
-            _ => {}
+        if matches!(stage, Stage::Waiting(_)) {
+            history.record_waiting(now);
+        } else if *stage == Stage::Due && around.waits.is_none() {
+            history.record_let_go();
         }
         decision.phase.note_rest(history, now);
         decision.step
@@ -155,22 +155,19 @@ impl Node {
         let now = BootTime(Duration::from_secs(self.seconds));
         let generation = self.at(name).record.generation;
         let of = &mut self.is.get_mut(name).unwrap().instances;
-        match step {
-            Step::Launch => {
-                of.insert(generation, RUNNING.into());
-                self.at(name).history.record_start(now);
-                self.done.push(format!("start {name}"));
-            }
-            Step::Suspend(instance) => {
-                of.insert(instance.generation, Task::Absent.into());
-                self.at(name).history.record_suspended(*instance, None, now);
-                self.done.push(format!("stop {name}"));
-            }
-            Step::Remove(instance) => {
-                of.remove(&instance.generation);
-                self.at(name).history.record_removal(*instance, now);
-            }
-            step => panic!("{name}: {step}"),
+        if *step == Step::Launch {
+            of.insert(generation, RUNNING.into());
+            self.at(name).history.record_start(now);
+            self.done.push(format!("start {name}"));
+        } else if let Step::Suspend(instance) = step {
+            of.insert(instance.generation, Task::Absent.into());
+            self.at(name).history.record_suspended(*instance, None, now);
+            self.done.push(format!("stop {name}"));
+        } else if let Step::Remove(instance) = step {
+            of.remove(&instance.generation);
+            self.at(name).history.record_removal(*instance, now);
+        } else {
+            panic!("{name}: {step}");
         }
     }
 
@@ -198,9 +195,9 @@ impl Node {
         for _ in 0..20 {
             self.let_go();
             for name in NAMES {
-                match self.look(name) {
-                    Step::Settled | Step::WaitForOthers | Step::Wait(_) => {}
-                    step => self.done(name, &step),
+                let step = self.look(name);
+                if !matches!(step, Step::Settled | Step::WaitForOthers | Step::Wait(_)) {
+                    self.done(name, &step);
                 }
             }
         }
