@@ -165,7 +165,7 @@ impl History {
         *self = std::mem::take(self).of(record);
         let has_failed = self.backoff.is_some();
         self.trial
-            .record_observation((record, seen), has_failed, now, &delay);
+            .record_observation((record, seen), (has_failed, self.is_suspended), now, &delay);
         let killed_before = self.memory_kills.total;
         let is_at_rest = record.run == RunState::Stopped || record.is_between_runs();
         if is_at_rest || record.removing {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use crate::desired::{Record, RunState};
 use crate::history::History;
 use crate::id::ContainerName;
-use crate::observed::Seen;
+use crate::observed::{Seen, Task};
 use crate::phase::{Phase, Stage};
 use crate::reason::Reason;
 use crate::spec::{After, AfterCondition, RestartPolicy};
@@ -154,18 +154,21 @@ fn is_met(after: &After, other: &Other) -> bool {
     let history = other.history.clone().of(record);
     let is_finished = record.finished.is_some();
     let is_to_run = record.run == RunState::Running && other.suspension.is_none();
+    // What does not answer is neither started nor stopped, after a drain too: it counts as it did before.
+    let is_silent = matches!(other.seen.task(record.serving()), Task::Unresponsive);
     if record.stands_back() {
         // Whoever waits for it waits for what serves; the next generation is only tried.
+        let is_started = history.trial.former.is_let_start || is_silent;
         return match after.condition {
-            AfterCondition::Started => is_to_run && history.trial.former.is_let_start,
-            AfterCondition::Ready => {
-                is_to_run && history.trial.former.is_let_start && phase(other).is_former_up
-            }
+            AfterCondition::Started => is_to_run && is_started,
+            AfterCondition::Ready => is_to_run && is_started && phase(other).is_former_up,
             AfterCondition::Completed => false,
         };
     }
     match after.condition {
-        AfterCondition::Started => is_finished || (is_to_run && history.is_let_start(record)),
+        AfterCondition::Started => {
+            is_finished || (is_to_run && (is_silent || history.is_let_start(record)))
+        }
         // The last look may be older than its stop.
         AfterCondition::Ready => {
             let is_up = history.is_let_start(record) && phase(other).is_running;

@@ -79,7 +79,7 @@ impl Trial {
     pub(crate) fn record_observation(
         &mut self,
         (record, seen): (&Record, &Seen),
-        has_failed: bool,
+        (has_failed, is_suspended): (bool, bool),
         now: BootTime,
         delay: impl FnOnce(u32) -> Duration,
     ) {
@@ -102,8 +102,15 @@ impl Trial {
         if self.former.of != of {
             self.former = FormerRuns::begun(of);
         }
-        self.former
-            .record_observation(seen.task(&update.former), now, delay);
+        let task = seen.task(&update.former);
+        // What has ended while it was to rest is not started for that, and may have to wait again.
+        let is_started = match task {
+            Task::Running { .. } => true,
+            Task::Stopped(_) => !is_suspended,
+            Task::Created { .. } | Task::Unresponsive | Task::Absent => false,
+        };
+        self.former.is_let_start |= is_started;
+        self.former.record_observation(task, now, delay);
     }
 
     /// Notes that the generation before was started again.
@@ -264,7 +271,6 @@ impl FormerRuns {
         now: BootTime,
         delay: impl FnOnce(u32) -> Duration,
     ) {
-        self.is_let_start |= matches!(task, Task::Running { .. } | Task::Stopped(_));
         let is_news = match task {
             Task::Running { since, .. } => {
                 // The answer to its start was lost, or the agent that had asked for it.

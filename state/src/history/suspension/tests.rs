@@ -343,3 +343,19 @@ fn what_could_not_be_stopped_whole_waits_for_those_that_were() {
     node.done.clear();
     assert_eq!(node.uncordoned(), IN_ORDER);
 }
+
+#[test]
+fn one_that_does_not_answer_keeps_nobody_waiting_after_a_drain() {
+    let mut node = Node::running();
+    node.is.insert("api", seen(Task::Unresponsive));
+    node.look("api");
+    node.drain();
+    node.let_go();
+    let step = node.look("web");
+    node.done("web", &step);
+    node.look("web");
+    node.let_go();
+    node.look("api");
+    node.uncordon();
+    assert_eq!(node.look("web"), Step::Launch);
+}
