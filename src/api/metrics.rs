@@ -16,6 +16,7 @@ use state::spec::VolumeName;
 use state::status::Status;
 use tokio::time::Instant;
 
+use super::accept::metrics_format;
 use super::access::Access;
 use super::error::{Problem, ProblemCode};
 use super::listener::connections;
@@ -36,11 +37,7 @@ pub(super) async fn metrics<N: NodeApi>(
     query: RawQuery,
 ) -> Result<Response, Problem> {
     Parameters::of(query, &operations::METRICS)?;
-    let accept = headers.get(header::ACCEPT);
-    let accept = accept
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
-    let format = MetricsFormat::of_accept(accept);
+    let format = metrics_format(&headers);
     let text = text(&*node, &metrics, &access.names, format).await;
     Ok(([(header::CONTENT_TYPE, format.content_type())], text).into_response())
 }
@@ -120,6 +117,8 @@ fn numbers(view: &ManagedView, usage: Option<&UsageView>) -> ContainerNumbers {
     let group = usage.map(|usage| &usage.group);
     let cpu = group.and_then(|group| group.cpu.as_ref());
     let memory = group.and_then(|group| group.memory.as_ref());
+    // Of an instance that serves in the place of the record's own.
+    let kills = memory.and_then(|memory| memory.kills);
     let pids = group.and_then(|group| group.pids.as_ref());
     let disk = group.and_then(|group| group.disk.as_ref());
     let network = usage.and_then(|usage| usage.network);
@@ -144,7 +143,7 @@ fn numbers(view: &ManagedView, usage: Option<&UsageView>) -> ContainerNumbers {
         working_set: memory.map(|memory| memory.working_set),
         memory_limit: memory.and_then(|memory| memory.limit),
         swap: memory.and_then(|memory| memory.swap),
-        memory_kills: view.memory_kills,
+        memory_kills: kills.unwrap_or(view.memory_kills),
         pids: pids.map(|pids| pids.count),
         pids_limit: pids.and_then(|pids| pids.limit),
         received: network.map(|network| counts(network.received)),

@@ -1,7 +1,7 @@
 //! The kernel's counts of the machine and of this process, read when somebody asks, through `procfs`.
 //! Blocks for well under a millisecond.
 
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 use procfs::process::Process;
 use procfs::{
@@ -134,7 +134,11 @@ fn process() -> ProcResult<ProcessFacts> {
     let this = Process::myself()?;
     let (stat, limits) = (this.stat()?, this.limits()?);
     let ticks = procfs::ticks_per_second() as f64;
-    let started = procfs::boot_time_secs()? as f64 + stat.starttime as f64 / ticks;
+    // Once for all: the kernel tells another time of its boot with each step of the wall clock, and a start
+    // that changes is taken for another start.
+    static STARTED: OnceLock<f64> = OnceLock::new();
+    let booted = procfs::boot_time_secs()?;
+    let started = *STARTED.get_or_init(|| booted as f64 + stat.starttime as f64 / ticks);
     Ok(ProcessFacts {
         cpu_seconds: stat.utime.saturating_add(stat.stime) as f64 / ticks,
         resident_bytes: stat.rss.saturating_mul(procfs::page_size()),

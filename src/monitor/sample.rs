@@ -1,6 +1,7 @@
 //! A sample of the node, through `sysinfo` and statvfs. Blocks.
 
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt as _;
 use std::path::{Path, PathBuf};
 
 use sysinfo::{
@@ -59,10 +60,15 @@ impl Sampler {
 
     fn interfaces(&mut self) -> Vec<Interface> {
         self.networks.refresh(true);
+        let routes = std::fs::read_to_string(ROUTES).unwrap_or_default();
+        let is_own = |name: &OsStr| {
+            let is_way_out = name.to_str().is_some_and(|name| is_way_out(&routes, name));
+            is_way_out || !is_of_guest(Path::new(LINKS), name)
+        };
         let own = self
             .networks
             .iter()
-            .filter(|(name, _)| !is_of_guest(Path::new(LINKS), name));
+            .filter(|(name, _)| is_own(name.as_ref()));
         let mut interfaces: Vec<Interface> = own
             .map(|(name, data)| Interface {
                 name: name.to_string_lossy().into_owned(),
@@ -88,26 +94,38 @@ impl Sampler {
     }
 }
 
+/// The kernel's routes, of version 4 of the protocol.
+const ROUTES: &str = "/proc/net/route";
 /// Directory of the kernel with one for each link.
 const LINKS: &str = "/sys/class/net";
 /// Kind of a link with Ethernet's frames.
 const ETHERNET: u64 = 1;
 
 /// Whether the link is that of a container or a virtual machine, whoever runs it: a port of a bridge
-/// that is no device, or an end of a veth pair, which is a link to another that has no kind. They come and
+/// that is neither a device nor made of other links, or an end of a veth pair, which is a link to another that has no kind. They come and
 /// go with each start, so each would be a series more for ever.
 fn is_of_guest(links: &Path, name: &OsStr) -> bool {
     let link = links.join(name);
     let read = |file| std::fs::read_to_string(link.join(file)).unwrap_or_default();
     let number = |file| read(file).trim().parse::<u64>().unwrap_or(0);
-    let is_device = link.join("device").exists();
+    let files = || std::fs::read_dir(&link).into_iter().flatten().flatten();
+    // Bonds, VLANs and the node's own macvlan; that of a virtual machine is of a kind of its own.
+    let is_made = || files().any(|file| file.file_name().as_bytes().starts_with(b"lower_"));
+    let is_own = link.join("device").exists() || (is_made() && !link.join("macvtap").exists());
     let is_port = || link.join("master/bridge").exists();
     let is_pair = || {
         let other = number("iflink");
         let is_linked = other > 0 && other != number("ifindex");
         is_linked && number("type") == ETHERNET && !read("uevent").contains("DEVTYPE=")
     };
-    !is_device && (is_port() || is_pair())
+    !is_own && (is_port() || is_pair())
+}
+
+/// Whether the node's default route is by this link: the pair of a node that is itself a container is
+/// its own.
+fn is_way_out(routes: &str, name: &str) -> bool {
+    let mut lines = routes.lines().map(str::split_whitespace);
+    lines.any(|mut words| words.next() == Some(name) && words.next() == Some("00000000"))
 }
 
 /// The file system that holds the path, or will.
@@ -158,11 +176,18 @@ mod tests {
         link("veth1", 10, 11, &[("uevent", "INTERFACE=veth1"), bridge]);
         link("cali2", 12, 4, &[("uevent", "INTERFACE=cali2")]);
         link("vnet3", 14, 14, &[bridge]);
+        link("bond1", 15, 15, &[("lower_eth1/x", ""), bridge]);
+        link("eth0.9", 16, 2, &[("lower_eth0/x", ""), bridge]);
+        link("mac0", 17, 2, &[("lower_eth0/x", "")]);
+        link("tap7", 18, 2, &[("lower_eth0/x", ""), ("macvtap/x", "")]);
         let of_guest = |name: &&str| is_of_guest(links.path(), OsStr::new(name));
         let all = [
             "eth0", "bond0.7", "docker0", "gre1", "sit0", "wg0", "veth1", "cali2", "vnet3", "gone",
+            "bond1", "eth0.9", "mac0", "tap7",
         ];
         let guests: Vec<_> = all.into_iter().filter(of_guest).collect();
-        assert_eq!(guests, ["veth1", "cali2", "vnet3"]);
+        assert_eq!(guests, ["veth1", "cali2", "vnet3", "tap7"]);
+        let routes = "Iface Destination Gateway\neth0 00000000 0101A8C0\nveth1 0001A8C0 0\n";
+        assert!(is_way_out(routes, "eth0") && !is_way_out(routes, "veth1"));
     }
 }

@@ -182,6 +182,7 @@ impl<'a> UsageLook<'a> {
     /// Use by an instance. `None`: it has no group.
     fn group(
         &self,
+        record: &Record,
         (instance, generation): (InstanceName, u64),
         scratch: &mut Scratch,
     ) -> Option<MetUsage> {
@@ -197,7 +198,9 @@ impl<'a> UsageLook<'a> {
             .get(&instance)
             .filter(|met| self.detail == UsageDetail::Metrics && met.generation == generation);
         let known = met.and_then(|met| met.limits);
-        let known = known.filter(|(_, read_at)| is_within(*read_at, LIMITS_FOR));
+        // While a change is on its way some may have theirs already.
+        let is_settled = record.generation == generation;
+        let known = known.filter(|(_, read_at)| is_settled && is_within(*read_at, LIMITS_FOR));
         let limits = known
             .or_else(|| Some((self.groups.limits(&name, scratch)?, now)))
             .or_else(|| met?.limits);
@@ -207,7 +210,8 @@ impl<'a> UsageLook<'a> {
         let cpu = self.groups.cpu(&name, given, self.detail, read);
         let same = met.filter(|met| {
             let did_nothing = cpu.is_some() && met.usage.cpu == cpu;
-            did_nothing && known.is_some() && is_young(met.read_at)
+            let read_at = met.read_at.min(met.memory_at);
+            did_nothing && known.is_some() && is_young(read_at)
         });
         if let Some(same) = same {
             return Some(MetUsage {
@@ -225,7 +229,12 @@ impl<'a> UsageLook<'a> {
         };
         let read = (files.as_ref().map(|kept| &kept.files), scratch);
         let groups = &self.groups;
-        let usage = groups.usage(&name, given, self.detail, (cpu, before), read)?;
+        // The history has the kills of the record's own instance, and not those of the one before it.
+        let detail = match instance == record.instance() {
+            true => self.detail,
+            false => UsageDetail::All,
+        };
+        let usage = groups.usage(&name, given, detail, (cpu, before), read)?;
         let used = |memory: Option<&MemoryUsage>| memory.map(|memory| memory.used);
         let same_memory = of_late.filter(|_| used(before.memory) == used(usage.memory.as_ref()));
         // What is lacking now may be there at the next look.
@@ -255,7 +264,7 @@ impl<'a> UsageLook<'a> {
         let (mut scratch, mut all_met) = (Scratch::default(), MetUsages::new());
         let view = |(record, running): &Running| {
             let (mut view, mut kept) = (unknown(record), None);
-            let met = running.and_then(|running| self.group(running, &mut scratch));
+            let met = running.and_then(|running| self.group(record, running, &mut scratch));
             if let Some(((instance, generation), met)) = running.zip(met) {
                 (view.generation, view.group) = (Some(generation), met.usage.clone());
                 let link = self.links.get(&(self.sources.link)(instance));
