@@ -76,6 +76,7 @@ mod outcome;
 mod page;
 mod push_set;
 mod query;
+mod request_id;
 mod request_log;
 mod rights;
 mod secrets;

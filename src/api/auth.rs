@@ -152,8 +152,8 @@ impl Gate {
         }
         match self.guesses.note(peer, given.as_bytes()) {
             // Once a minute for each caller: a program with an old token asks for ever.
-            Guess::First => tracing::warn!(%peer, "wrong token"),
-            Guess::Further => {}
+            Guess::Wrong => tracing::warn!(%peer, "wrong token"),
+            Guess::Untold => {}
             Guess::Last => tracing::warn!(%peer, "tokens guessed; the caller waits"),
         }
         Err(unauthorized())

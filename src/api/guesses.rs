@@ -22,18 +22,24 @@ const GUESSES_MAX: usize = 10;
 /// Callers that are remembered. Of more, the one whose guess is longest ago is forgotten.
 const CALLERS_MAX: usize = 1024;
 
-/// Wrong tokens of one caller, by their fingerprints, oldest first.
-type Tried = VecDeque<(u64, Instant)>;
+/// Wrong tokens of one caller.
+#[derive(Debug, Default)]
+struct Tried {
+    /// Fingerprints of the last minute's, oldest first.
+    recent: VecDeque<(u64, Instant)>,
+    /// The last time that the log was to tell of one, and of guessing.
+    told: [Option<Instant>; 2],
+}
 
-/// Place of a wrong token among those of its caller.
+/// Line of the log that a wrong token is worth: of each kind one a minute for a caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Guess {
-    /// The first one of the last minute.
-    First,
-    /// Another one, or one that is sent again.
-    Further,
-    /// The last one that the caller has for now.
+    /// Line that it is wrong.
+    Wrong,
+    /// Line that it was the last one that the caller has for now.
     Last,
+    /// No line.
+    Untold,
 }
 
 /// Wrong tokens of the last minute.
@@ -48,7 +54,8 @@ impl Guesses {
     pub(super) fn wait(&self, peer: CallerPeer) -> Option<Duration> {
         let tried = lock(&self.tried);
         let of_caller = tried.get(&peer.key())?;
-        let mut recent = of_caller.iter().map(|(_, at)| *at).filter(is_recent);
+        let marks = of_caller.recent.iter();
+        let mut recent = marks.map(|(_, at)| *at).filter(is_recent);
         let oldest = recent.next()?;
         let is_full = 1 + recent.count() >= GUESSES_MAX;
         is_full.then(|| WINDOW.saturating_sub(oldest.elapsed()))
@@ -63,15 +70,21 @@ impl Guesses {
             forget_one(&mut tried);
         }
         let of_caller = tried.entry(key).or_default();
-        of_caller.retain(|(_, at)| is_recent(at));
-        if of_caller.iter().any(|(before, _)| *before == fingerprint) {
-            return Guess::Further;
+        let recent = &mut of_caller.recent;
+        recent.retain(|(_, at)| is_recent(at));
+        let is_again = recent.iter().any(|(before, _)| *before == fingerprint);
+        if !is_again {
+            recent.push_back((fingerprint, Instant::now()));
         }
-        of_caller.push_back((fingerprint, Instant::now()));
-        match of_caller.len() {
-            1 => Guess::First,
-            GUESSES_MAX => Guess::Last,
-            _ => Guess::Further,
+        let is_last = !is_again && recent.len() == GUESSES_MAX;
+        let told = &mut of_caller.told[usize::from(is_last)];
+        if told.as_ref().is_some_and(is_recent) {
+            return Guess::Untold;
+        }
+        *told = Some(Instant::now());
+        match is_last {
+            true => Guess::Last,
+            false => Guess::Wrong,
         }
     }
 }
@@ -82,7 +95,7 @@ fn is_recent(at: &Instant) -> bool {
 
 /// Forgets the caller whose last guess is longest ago.
 fn forget_one(tried: &mut BTreeMap<CallerKey, Tried>) {
-    let last = |of_caller: &Tried| of_caller.back().map(|(_, at)| *at);
+    let last = |of_caller: &Tried| of_caller.recent.back().map(|(_, at)| *at);
     let oldest = tried.iter().min_by_key(|(_, of_caller)| last(of_caller));
     if let Some(key) = oldest.map(|(key, _)| *key) {
         tried.remove(&key);
@@ -104,9 +117,9 @@ mod tests {
         let guesses = Guesses::default();
         for number in 0..9_u8 {
             let expected = if number == 0 {
-                Guess::First
+                Guess::Wrong
             } else {
-                Guess::Further
+                Guess::Untold
             };
             assert_eq!(guesses.note(peer(1), &[number]), expected, "{number}");
             assert_eq!(guesses.wait(peer(1)), None, "{number}");
@@ -117,7 +130,7 @@ mod tests {
         assert_eq!(guesses.wait(peer(2)), None);
         tokio::time::advance(Duration::from_secs(51)).await;
         assert_eq!(guesses.wait(peer(1)), None);
-        assert_eq!(guesses.note(peer(1), b"eleventh"), Guess::Last);
+        assert_eq!(guesses.note(peer(1), b"eleventh"), Guess::Untold);
         assert_eq!(guesses.wait(peer(1)), Some(Duration::from_secs(1)));
     }
 
@@ -127,8 +140,8 @@ mod tests {
         let mut told = 0;
         for _ in 0..1000 {
             match guesses.note(peer(1), b"the token of last week") {
-                Guess::First => told += 1,
-                Guess::Further => {}
+                Guess::Wrong => told += 1,
+                Guess::Untold => {}
                 Guess::Last => panic!("one token is no guessing"),
             }
             tokio::time::advance(Duration::from_millis(100)).await;
@@ -136,6 +149,25 @@ mod tests {
         assert_eq!(guesses.wait(peer(1)), None);
         // In 100 s it is told twice.
         assert_eq!(told, 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn of_two_old_tokens_behind_one_address_the_log_tells_each_minute() {
+        let guesses = Guesses::default();
+        let mut told = 0;
+        for second in 0..300_u32 {
+            let token = match second % 15 {
+                0 => b"one",
+                7 => b"two",
+                _ => {
+                    tokio::time::advance(Duration::from_secs(1)).await;
+                    continue;
+                }
+            };
+            told += u32::from(guesses.note(peer(1), token) == Guess::Wrong);
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+        assert_eq!(told, 5);
     }
 
     #[tokio::test(start_paused = true)]

@@ -26,6 +26,7 @@ use tower::ServiceExt as _;
 
 use super::caller::{Caller, CallerPeer, ShownCertificate};
 use super::error::Problem;
+use super::request_id::{mark, request_id};
 use bodies::{PacedAnswer, PacedBody};
 pub(super) use pace::BODY_MAX;
 pub(super) use pace::Pace;
@@ -208,6 +209,8 @@ async fn answer(
     let response = if admission == Admission::Probe && !is_probe {
         let busy = "as many requests as the agent takes at once are under way";
         let mut response = Problem::Busy(busy.to_owned()).into_response();
+        // It comes from no route, where every other answer has it from.
+        mark(&mut response, &request_id(&parts.headers));
         let close = axum::http::HeaderValue::from_static("close");
         response
             .headers_mut()

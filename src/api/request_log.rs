@@ -1,7 +1,7 @@
 //! Layers around every request: its line in the log, and the refusal of what nobody keeps.
 
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use axum::http::{HeaderName, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
 use tokio::time::Instant;
@@ -9,33 +9,13 @@ use tokio::time::Instant;
 use super::caller::{CALL, Caller};
 use super::error::Problem;
 use super::metrics;
+use super::request_id::{mark, request_id};
 use super::rights::CalledBy;
 use crate::audit::AuditCall;
 use crate::otlp::{Span, SpanFact, SpanOf};
 
-/// Header with the id of a request, by which log, events and audit name it: of the answer, and of a
-/// request that brings its own.
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
 /// Header with the trace of a caller.
 const TRACE_PARENT: HeaderName = HeaderName::from_static("traceparent");
-
-/// Longest id of a caller's own.
-const ID_BYTES_MAX: usize = 64;
-
-/// Id of a request: the caller's own, if it is fit to stand in logs, or another one.
-fn request_id(headers: &HeaderMap) -> String {
-    let mut given = headers.get_all(REQUEST_ID).iter();
-    let fits = |id: &&str| {
-        let is_plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-        (1..=ID_BYTES_MAX).contains(&id.len()) && id.chars().all(is_plain)
-    };
-    match (given.next(), given.next()) {
-        (Some(id), None) => id.to_str().ok().filter(fits).map(ToOwned::to_owned),
-        _ => None,
-    }
-    .unwrap_or_else(|| format!("{:016x}", state::store::random()))
-}
 
 /// Refuses what a request expects, if that is anything but to be asked for its body: nobody would
 /// keep the promise.
@@ -82,9 +62,7 @@ pub(super) async fn access_log(request: Request, next: Next) -> Response {
         request: Some(id.clone()),
     };
     let mut response = CALL.scope(call, span.around(next.run(request))).await;
-    if let Ok(id) = HeaderValue::from_str(&id) {
-        response.headers_mut().insert(REQUEST_ID, id);
-    }
+    mark(&mut response, &id);
     let (status, ms) = (response.status().as_u16(), began.elapsed().as_millis());
     span.number(SpanFact::Status, status.into());
     if status >= 500 {
@@ -99,40 +77,4 @@ pub(super) async fn access_log(request: Request, next: Next) -> Response {
         tracing::info!(target: "chas_node_agent::api", %method, path, status, ms, peer, by, request_id = id, "request");
     }
     response
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_caller_s_own_id_is_taken_if_it_can_forge_nothing() {
-        let id = |values: &[&[u8]]| {
-            let mut headers = HeaderMap::new();
-            for value in values {
-                headers.append(REQUEST_ID, HeaderValue::from_bytes(value).unwrap());
-            }
-            request_id(&headers)
-        };
-        let long = [b'a'; ID_BYTES_MAX + 1];
-        let kept: [&[u8]; 3] = [b"a", b"0f-9_Z.7", &long[1..]];
-        for own in kept {
-            assert_eq!(id(&[own]).as_bytes(), own);
-        }
-        let others: [&[&[u8]]; 8] = [
-            &[],
-            &[b""],
-            &[b"a b"],
-            &[b"a\",\"by\":\"root"],
-            &[b"a\tb"],
-            &["\u{e9}".as_bytes()],
-            &[&long],
-            &[b"one", b"two"],
-        ];
-        for other in others {
-            let made = id(other);
-            assert_eq!(made.len(), 16, "{made}");
-            assert_ne!(made, id(other), "it is drawn anew");
-        }
-    }
 }

@@ -116,16 +116,19 @@ pub(super) fn labels(text: &str) -> Parsed<BTreeMap<String, String>> {
 }
 
 pub(super) fn url(text: &str) -> Parsed<Url> {
-    let mut url = Url::parse(text).map_err(|error| format!("{text:?} is not a URL: {error}"))?;
+    // What is wrong is shown to whoever may look at the node.
+    let shown = without_password(text);
+    let shown = shown.split(['?', '#']).next().unwrap_or_default();
+    let mut url = Url::parse(text).map_err(|error| format!("{shown:?} is not a URL: {error}"))?;
     if !matches!(url.scheme(), "http" | "https") || url.host().is_none() {
-        return Err(format!("{text:?} is not a URL of http or https"));
+        return Err(format!("{shown:?} is not a URL of http or https"));
     }
     if !url.username().is_empty() || url.password().is_some() {
         return Err("credentials in a URL would appear in logs: use chas.token_file".to_owned());
     }
     if url.query().is_some() || url.fragment().is_some() {
         return Err(format!(
-            "{text:?} has a query or a fragment: end it with its path"
+            "{shown:?} has a query or a fragment: end it with its path"
         ));
     }
     if !url.path().ends_with('/') {
@@ -371,6 +374,21 @@ mod tests {
         ] {
             let fault = no_proxy(bad).unwrap_err();
             assert!(fault.contains(named), "{fault}");
+        }
+    }
+
+    #[test]
+    fn no_fault_of_a_url_shows_what_is_secret_in_it() {
+        for text in [
+            "https://node:s3cret@chas:port/",
+            "ftp://node:s3cret@chas/",
+            "https://node:s3cret@chas/",
+            "https://node:s3?cret@chas/",
+            "https://chas/?token=s3cret",
+            "chas?token=s3cret",
+        ] {
+            let fault = url(text).unwrap_err();
+            assert!(!fault.contains("s3") && !fault.contains("cret@"), "{fault}");
         }
     }
 }

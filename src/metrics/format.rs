@@ -12,32 +12,7 @@ pub(crate) enum MetricsFormat {
     Text,
 }
 
-/// Media type of OpenMetrics.
-const OPEN_METRICS: &str = "application/openmetrics-text";
-
 impl MetricsFormat {
-    /// Format for the header `Accept` of a scrape: OpenMetrics where it is named and nothing that
-    /// stands for the older format is preferred, as Prometheus names it; else the older one.
-    pub(crate) fn of_accept(accept: &str) -> Self {
-        let (mut open, mut text) = (0.0, 0.0);
-        for item in accept.split(',') {
-            let mut parts = item.split(';').map(str::trim);
-            let media = parts.next().unwrap_or_default();
-            let quality = parts.find_map(|part| part.strip_prefix("q=")?.parse().ok());
-            let quality: f32 = quality.unwrap_or(1.0);
-            if media.eq_ignore_ascii_case(OPEN_METRICS) {
-                open = quality.max(open);
-            } else if ["text/plain", "text/*", "*/*"].contains(&media) {
-                text = quality.max(text);
-            }
-        }
-        if open > 0.0 && open >= text {
-            Self::OpenMetrics
-        } else {
-            Self::Text
-        }
-    }
-
     /// The `Content-Type` of a text in this format.
     pub(crate) const fn content_type(self) -> &'static str {
         match self {
@@ -88,30 +63,6 @@ fn older(open: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_scrape_gets_what_it_accepts() {
-        let prometheus = "application/openmetrics-text;version=1.0.0;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2";
-        for (accept, format) in [
-            ("", MetricsFormat::Text),
-            ("*/*", MetricsFormat::Text),
-            ("text/plain", MetricsFormat::Text),
-            ("application/json", MetricsFormat::Text),
-            (
-                "text/plain;q=0.9, application/openmetrics-text;q=0.1",
-                MetricsFormat::Text,
-            ),
-            ("application/openmetrics-text; q=0", MetricsFormat::Text),
-            (prometheus, MetricsFormat::OpenMetrics),
-            ("application/openmetrics-text", MetricsFormat::OpenMetrics),
-            (
-                "Application/OpenMetrics-Text, */*",
-                MetricsFormat::OpenMetrics,
-            ),
-        ] {
-            assert_eq!(MetricsFormat::of_accept(accept), format, "{accept:?}");
-        }
-    }
 
     #[test]
     fn the_older_format_names_families_as_their_samples() {

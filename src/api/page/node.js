@@ -72,7 +72,7 @@ function cordonWords(cordon) {
   const by = [operator && `by ${clean(operator.by, 100)} ${since(operator.since)}`, cordon.chas && 'by CHaS'].filter(Boolean).join(' and ');
   if (!operator?.drained_since) return `cordoned ${by}: nothing new is started`;
   const left = cordon.left.filter((one) => !one.stays).length;
-  return cordon.drained ? `drained ${by}` : `being drained ${by}: ${left ? many(left, 'container still runs', 'containers still run') : clean(cordon.unsure, 200)}`;
+  return cordon.drained ? `drained ${by}` : `being drained ${by}: ${left ? many(left, 'container still runs', 'containers still run') : clean(cordon.unsure, 200) || 'others still run'}`;
 }
 
 function alarmItem(alarm) {
