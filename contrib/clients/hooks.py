@@ -1,4 +1,4 @@
-"""Archives for schemathesis, which makes up no tar of its own: its bytes as they come, or as the content of a file."""
+"""What schemathesis cannot know: how an archive is packed, and which answers have no end."""
 
 import io
 import tarfile
@@ -18,3 +18,11 @@ def tar(_context, value):
         member.size = len(content)
         archive.addfile(member, io.BytesIO(content))
     return packed.getvalue()
+
+
+@schemathesis.hook
+def before_call(_context, case, _kwargs):
+    """Asks for no answer that goes on for ever."""
+    for endless in ("follow", "stream"):
+        if isinstance(case.query, dict):
+            case.query.pop(endless, None)

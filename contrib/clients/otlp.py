@@ -73,6 +73,13 @@ def judge_metric(metric):
 
 class Receiver(http.server.BaseHTTPRequestHandler):
     def do_POST(self):
+        try:
+            self.judge()
+        except Exception as fault:
+            check(False, f"{self.path}: {fault!r}")
+            self.send_error(400)
+
+    def judge(self):
         body = self.rfile.read(int(self.headers["content-length"]))
         body = gzip.decompress(body) if self.headers["content-encoding"] == "gzip" else body
         is_spans = self.path == "/v1/traces"

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use prost::Message as _;
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
 use reqwest::{Certificate, Client, ClientBuilder, Identity, Response, StatusCode, Url};
+use rustls::{AlertDescription, CertificateError};
 
 use super::settings::{CertificateFiles, SignalSettings};
 use super::wire::{OtlpAnswer, PartialSuccess};
@@ -140,19 +141,47 @@ impl Collector {
 fn unanswered(error: &reqwest::Error) -> String {
     let fault = cause::chain(error).find_map(|cause| cause.downcast_ref());
     match fault {
+        Some(rustls::Error::InvalidCertificate(
+            fault @ (CertificateError::Expired
+            | CertificateError::ExpiredContext { .. }
+            | CertificateError::NotValidYet
+            | CertificateError::NotValidYetContext { .. }),
+        )) => format!(
+            "the collector's certificate is not valid now ({fault}); renew it, or set the clock"
+        ),
         Some(rustls::Error::InvalidCertificate(fault)) => format!(
             "the collector's certificate is not trusted ({fault}); name the file of its authority in \
              OTEL_EXPORTER_OTLP_CERTIFICATE, and call it in the endpoint as its certificate does"
         ),
-        Some(rustls::Error::AlertReceived(alert)) => format!(
+        Some(rustls::Error::AlertReceived(alert)) if is_about_certificate(*alert) => format!(
             "the collector refuses the TLS connection ({alert:?}); check the agent's own certificate and \
              its key, OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE and OTEL_EXPORTER_OTLP_CLIENT_KEY"
         ),
+        Some(rustls::Error::AlertReceived(alert)) => {
+            format!("the collector refuses the TLS connection ({alert:?})")
+        }
         Some(rustls::Error::InvalidMessage(_)) => {
             "the collector does not answer in TLS; its endpoint may begin with http://".to_owned()
         }
         _ => cause::root(error),
     }
+}
+
+/// Whether a collector that tells so does not like the agent's certificate, or lacks one.
+const fn is_about_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::CertificateRequired
+            | AlertDescription::NoCertificate
+            | AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            | AlertDescription::HandshakeFailure
+    )
 }
 
 fn is_loopback(url: &Url) -> bool {
