@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 use state::desired::Record;
 use state::desired::job::{Job, PastRun};
 use state::desired::tag_check::{TagAnswer, TagOutcome};
+use state::status::Status;
 
 use crate::view::{
     ContainerPlanView, ContainerView, DeployedView, ManagedView, ProbeView, StepView, UnmanagedView,
@@ -109,18 +110,15 @@ pub(super) fn tag_check(record: &Record) -> Value {
 
 fn unmanaged(view: &UnmanagedView) -> Value {
     json!({
-        "id": view.id, "name": view.id, "image": view.image, "ports": [], "owner": "unmanaged",
-        "status": view.status, "reason": null, "message": null, "next_attempt": null,
+        "id": view.id, "name": view.id, "image": view.image, "status": view.status, "ports": [],
+        "owner": "unmanaged", "reason": null, "message": null, "next_attempt": null,
         "restart_count": 0, "exit_code": null, "started": null, "finished": null, "ready": null, "health": null,
     })
 }
 
 fn managed(view: &ManagedView) -> Value {
-    let (condition, mut shown) = (
-        &view.condition,
-        asked(&view.record, view.applied_generation),
-    );
-    shown["status"] = json!(condition.status);
+    let condition = &view.condition;
+    let mut shown = asked(&view.record, condition.status, view.applied_generation);
     shown["reason"] = json!(condition.reason);
     shown["message"] = json!(condition.message);
     shown["next_attempt"] = json!(view.next_attempt().map(time));
@@ -161,7 +159,7 @@ pub(super) fn health(view: &ManagedView, probe: &ProbeView) -> Value {
     })
 }
 
-fn asked(record: &Record, runs: Option<u64>) -> Value {
+fn asked(record: &Record, status: Status, runs: Option<u64>) -> Value {
     let place = record.served_place(runs);
     let ports: Vec<_> = record
         .assignment
@@ -170,8 +168,8 @@ fn asked(record: &Record, runs: Option<u64>) -> Value {
         .map(|port| json!({"host": port.host, "container": port.container, "protocol": port.protocol, "host_ip": port.host_ip}))
         .collect();
     let mut shown = json!({
-        "id": record.id, "name": record.name, "image": record.spec.image.to_string(), "ports": ports, "owner": record.owner,
-        "generation": record.generation, "revision": record.revision, "image_digest": record.image_digest,
+        "id": record.id, "name": record.name, "image": record.spec.image.to_string(), "status": status, "ports": ports,
+        "owner": record.owner, "generation": record.generation, "revision": record.revision, "image_digest": record.image_digest,
         "created": time(SystemTime::UNIX_EPOCH + Duration::from_millis(record.created_ms)),
         "ip": place.address, "labels": record.spec.labels,
     });
