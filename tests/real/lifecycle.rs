@@ -301,14 +301,14 @@ async fn a_containerd_that_is_away_at_start_is_waited_for_while_the_api_serves()
     let bed = Testbed::with_private_containerd();
     bed.containerd.stop();
     let stand = Stand::on(bed).await;
-    let (status, health) = stand.agent.get("/health").await;
-    assert_eq!(
-        (status, &health["status"]),
-        (200, &json!("unhealthy")),
-        "{health}"
-    );
-    assert!(health["containerd"]["error"].is_string(), "{health}");
     assert_eq!(stand.agent.get("/readyz").await.0, 503);
+    // Only once it was asked, which waits for the network.
+    eventually("the node is unhealthy", async || {
+        let (status, health) = stand.agent.get("/health").await;
+        let error = &health["containerd"]["error"];
+        (status, &health["status"]) == (200, &json!("unhealthy")) && error.is_string()
+    })
+    .await;
     stand.agent.deploy(&stand.web("web", &json!({}))).await;
     stand.bed.containerd.start();
     stand.agent.wait_status("web", "running", SOON).await;

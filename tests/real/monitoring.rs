@@ -11,8 +11,10 @@ use crate::harness::agent::TOKEN;
 use crate::stand::{Stand, eventually};
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
-/// Questions that a node has no answer to while nothing is wrong with it; no other one may be without.
-const MAY_BE_EMPTY: [&str; 7] = [
+/// Questions that a node has no answer to while nothing is wrong with it, or no container did anything of
+/// late; no other one may be without.
+const MAY_BE_EMPTY: [&str; 8] = [
+    "chas:container_cpu_held_back:ratio{instance=\"$instance\",container=~\"$container\"}",
     "chas_alarm{instance=\"$instance\"} == 1",
     "sum by (step, reason) (increase(chas_step_failures_total{instance=\"$instance\"}[15m])) > 0",
     "sum by (code) (increase(chas_api_problems_total{instance=\"$instance\"}[15m])) > 0",
