@@ -74,17 +74,15 @@ impl LogFile {
     fn write(&self, line: &[u8]) {
         let mut open = self.lock();
         let length = line.len() as u64;
-        let before = size(&open.file);
-        if is_nameless(&open.file)
-            || before > 0 && before.saturating_add(length) > self.bounds.bytes_max
-        {
+        let (mut size, mut is_nameless) = looked_at(&open.file);
+        if is_nameless || size > 0 && size.saturating_add(length) > self.bounds.bytes_max {
             self.rotate(&mut open);
+            (size, is_nameless) = looked_at(&open.file);
         }
-        let size = size(&open.file);
         // What cannot be rotated grows no further than to twice its size.
         let is_full =
             size > 0 && size.saturating_add(length) > self.bounds.bytes_max.saturating_mul(2);
-        let is_closed = is_full || is_nameless(&open.file);
+        let is_closed = is_full || is_nameless;
         let lost = open.lost;
         if lost > 0 && !is_closed {
             let told = format!("lines of this log could not be written here: {lost}");
@@ -182,14 +180,12 @@ impl LogFile {
     }
 }
 
-fn size(file: &File) -> u64 {
-    file.metadata().map_or(0, |data| data.size())
-}
-
-/// Whether the file was removed: what has no name any more is read by nobody.
-fn is_nameless(file: &File) -> bool {
+/// Size of the file, and whether it was removed: what has no name any more is read by nobody.
+fn looked_at(file: &File) -> (u64, bool) {
     let data = file.metadata();
-    data.is_ok_and(|data| data.is_file() && data.nlink() == 0)
+    data.map_or((0, false), |data| {
+        (data.size(), data.is_file() && data.nlink() == 0)
+    })
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {
