@@ -100,9 +100,14 @@ async fn begin(stand: &Stand, chas: &Chas) -> ([Value; 3], TcpStream) {
         shown["status"] == "running" && shown["reason"].is_string() && failures(stand) == 1
     })
     .await;
-    let running = first.each_ref().map(|first| running(stand, first));
-    let running = running.each_ref().map(|running| running.join(" "));
-    assert_eq!(running, ["1 2", "1", "1 2"]);
+    // The stage is there with the deploy: the next generation starts after it.
+    eventually("both generations run", async || {
+        let running = first
+            .each_ref()
+            .map(|first| running(stand, first).join(" "));
+        running == ["1 2", "1", "1 2"]
+    })
+    .await;
     (first, held)
 }
 
