@@ -25,6 +25,8 @@ use crate::runtime::{PullProgress, RuntimeListing, UnmanagedContainer};
 const NOT_ASKED: &str = "not asked yet";
 /// Greatest difference between two looks at both clocks that is their reading.
 const READ_APART: Duration = Duration::from_millis(10);
+/// Tries to read both clocks closely together.
+const READS: u32 = 8;
 
 /// All that is known of one container beyond its record.
 #[derive(Clone, Debug, Default)]
@@ -131,10 +133,23 @@ impl Board {
             let apart = kept.duration_since(wall);
             apart.unwrap_or_else(|ahead| ahead.duration()) < READ_APART
         });
-        *shown = shown
-            .filter(|_| kept.is_some())
-            .or_else(|| wall.checked_sub(boot.0));
-        (boot, kept.unwrap_or(wall))
+        if let Some(kept) = kept {
+            return (boot, kept);
+        }
+        let (boot, wall) = self.read_closely();
+        *shown = wall.checked_sub(boot.0);
+        (boot, wall)
+    }
+
+    /// Both clocks, read as closely together as a few tries give: an agent that begins again is to
+    /// show the same times to the millisecond, also on a node that is busy.
+    fn read_closely(&self) -> (BootTime, SystemTime) {
+        let read = || {
+            let (boot, wall) = (self.clock.now(), self.clock.wall_now());
+            (self.clock.now().since(boot), boot, wall)
+        };
+        let (_, boot, wall) = (1..READS).fold(read(), |closest, _| closest.min(read()));
+        (boot, wall)
     }
 
     /// All that is known of one container; nothing, if it was never looked at.
