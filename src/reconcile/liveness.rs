@@ -75,9 +75,12 @@ impl Handle {
 
 impl Handle {
     /// Number of containers that have a turn or wait for one, longest time for which a turn could have begun and did not,
-    /// and for which one took no step.
+    /// and for which one took no step. While no turn can begin, since the network is not ready, nothing is overdue.
     pub(crate) fn backlog(&self) -> (usize, Duration, Duration) {
-        let (overdue, silent) = self.queue.ages();
+        let (overdue, silent) = match self.liveness.is_running() {
+            true => self.queue.ages(),
+            false => (Duration::ZERO, Duration::ZERO),
+        };
         (self.queue.len(), overdue, silent)
     }
 }
