@@ -124,7 +124,7 @@ function followLogs(id, box, stream) {
     // The lines of the last moment come again after a cut.
     const key = `${of} ${line}`;
     if (time === last && seen.has(key) && isAgain) return;
-    if (time !== last) { if (!(isAgain && time < last)) seen = new Set(); last = time; }
+    if (time !== last && !(isAgain && time < last)) { isAgain = false; seen = new Set(); last = time; }
     seen.add(key);
     said = '';
     write(make(`div.${of === 'stderr' ? 'stderr' : 'stdout'}`, {}, when(time, clock(time)), ' ', of === 'stderr' ? 'err ' : '', clean(line)));
