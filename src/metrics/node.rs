@@ -69,7 +69,7 @@ impl NodeNumbers {
             row("chas_node_load", "Processes that ran or waited for a CPU or a disk, on the average of so many minutes", "", GAUGE, load.collect()),
             row("chas_node_memory_size", "Memory of the node", "bytes", GAUGE, bytes(facts.memory_total_bytes)),
             row("chas_node_memory_available", "Memory that a new process could have without swapping", "bytes", GAUGE, bytes(facts.memory_available_bytes)),
-            row("chas_node_disk_size", "Size of the file system with the images and containers", "bytes", GAUGE, bytes(facts.disk_total_bytes)),
+            row("chas_node_disk_size", "Size of the file system of the agent's state (state.dir), where the images and containers are too unless they have a disk of their own", "bytes", GAUGE, bytes(facts.disk_total_bytes)),
             row("chas_node_disk_available", "Free space there, for the agent", "bytes", GAUGE, bytes(facts.disk_available_bytes)),
             row("chas_node_disk_inodes", "Files that it has room for; 0: it does not count them", "", GAUGE, bytes(facts.disk_inodes_total)),
             row("chas_node_disk_inodes_available", "Files that can still be created there", "", GAUGE, bytes(facts.disk_inodes_available)),

@@ -35,12 +35,14 @@ async function waitForNode() {
   if (isShut) return;
   isShut = true;
   awaySince = lastGood;
+  // By this machine's own clock: whoever answers in the node's place says what time it likes.
+  const cutAt = Date.now() - (now() - lastGood);
   judgeAge();
   for (;;) {
     await pause(1500);
     try {
       await call('version', { anyway: true });
-      if (now() - awaySince > LONG_MS) await wordOfReader();
+      if (Date.now() - cutAt > LONG_MS) await wordOfReader();
       await goOn();
       return;
     } catch (fault) {
@@ -53,7 +55,9 @@ async function waitForNode() {
 async function goOn() {
   const me = await ask('whoami', { anyway: true });
   if (me.node !== state.me.node) { leave(`the node ${me.node} answers here now, and this was the page of ${state.me.node}`); return; }
-  if (me.version !== state.me.version) { location.reload(); return; }
+  // What is shown, and was typed, is another caller's.
+  const isOther = me.name !== state.me.name || String(me.names) !== String(state.me.names);
+  if (isOther || me.version !== state.me.version) { location.reload(); return; }
   state.me = me;
   showRole();
   isShut = false;
