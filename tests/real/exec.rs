@@ -3,7 +3,6 @@
 use std::fs;
 use std::path::PathBuf;
 use std::pin::pin;
-use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use rustix::process::Signal;
