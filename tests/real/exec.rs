@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 use std::pin::pin;
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use rustix::process::Signal;

@@ -5,6 +5,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
